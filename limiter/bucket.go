@@ -78,7 +78,7 @@ func (l *limit) currentPeriod(b bucket, now Time) int64 {
 	switch l.Algorithm {
 	case SlidingWindow:
 		return floorDiv(now.Mono, l.sub)
-	case FixedWindow:
+	case FixedWindow, counter:
 		return b.hi
 	default:
 		return 0

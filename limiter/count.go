@@ -49,10 +49,18 @@ type CountRequest struct {
 	// of 0 is never over. Neither field is part of the request's identity.
 	Force     bool
 	WindowEnd int64
+
+	// Try counts nothing if slices of the counter are lent and the hits would be over the
+	// limit, or are given back: the slices may come back first, see [CountResult].Waits.
+	Try bool
+	// Asker and TakesSlice are as in [Request].
+	Asker      uint32
+	TakesSlice bool
 }
 
 // CountResult is the state of a counter after a [CountRequest].
 type CountResult struct {
+	// Used is the usage in the window, with all that is lent.
 	Used int64
 	// End is the end of the window in Unix nanoseconds, and Reset the time until
 	// then in nanoseconds, at least 1.
@@ -61,11 +69,15 @@ type CountResult struct {
 	Over bool
 	// Full means that there was no room for a new counter and nothing was counted.
 	Full bool
+	// Waits means that nothing was counted because of [CountRequest].Try.
+	Waits bool
 	// Replayed means that Used and End are those of the earlier answer to a known id.
 	Replayed bool
 	// Change and Large are as in [Decision]. Hits are large from 1 % of the request's limit.
 	Change uint64
 	Large  bool
+	// Rate and AskerShare are as in [Decision].
+	Rate, AskerShare int64
 }
 
 // Count adds the hits of q to a counter, even beyond the limit of q, and reports the
@@ -85,6 +97,10 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 		return ErrClosed
 	}
 	now = p.tick(now)
+	d.Rate, d.AskerShare = 0, 0
+	if !q.Force {
+		d.Rate, d.AskerShare = p.sample(now, root, &Request{Key: q.Key, Model: counterMark, Asker: q.Asker, TakesSlice: q.TakesSlice})
+	}
 	var id idKey
 	var body uint32
 	if q.ID != "" {
@@ -116,8 +132,12 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 	}
 	switch {
 	case hits == 0:
+	case q.Try && rec != nil && rec.pins > 0 && (q.GiveBack || b.lo+uint64(hits) > uint64(q.Limit)):
+		d.set(q, now, b)
+		d.Waits = true
+		return nil
 	case q.GiveBack:
-		b.lo -= min(b.lo, uint64(hits))
+		b.lo -= min(b.lo-min(b.lo, p.lentOf(rec, b)), uint64(hits)) // what is lent is not used yet
 	case b.lo > uint64(math.MaxInt64/2-hits):
 		return numberError("hits", hits, "does not fit the counter")
 	default:
@@ -155,7 +175,7 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 
 // set fills in the result for a counter's bucket after the request.
 func (d *CountResult) set(q *CountRequest, now Time, b bucket) {
-	*d = CountResult{Used: int64(b.lo), End: b.hi, Reset: max(b.hi-now.Wall, 1)}
+	*d = CountResult{Used: int64(b.lo), End: b.hi, Reset: max(b.hi-now.Wall, 1), Rate: d.Rate, AskerShare: d.AskerShare}
 	d.Over = d.Used > q.Limit
 }
 

@@ -11,12 +11,10 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	}
 	now = p.tick(now)
 	if !r.Force {
-		if skip := &p.records.first.skip; *skip > 1 {
-			if *skip--; r.TakesSlice {
-				p.engine.sampler.look(now, root, r, d)
-			}
-		} else if h := p.engine.sampler; h != nil {
-			h.hit(p, now, root, r, d)
+		if skip := &p.records.first.skip; *skip > 1 && !r.TakesSlice {
+			*skip--
+		} else {
+			d.Rate, d.AskerShare = p.sample(now, root, r)
 		}
 	}
 	var id idKey

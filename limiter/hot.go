@@ -18,7 +18,7 @@ import (
 // of its key is in the CPU's cache, and to skip one about 1 ns.
 const maxSamples = 8 << 10
 
-// sampler counts checks and reserves by their key, in a sketch for each partition, which is
+// sampler counts checks, reserves and hits on counters by their key, in a sketch for each partition, which is
 // locked with it.
 type sampler struct {
 	seed   maphash.Seed
@@ -51,10 +51,26 @@ func newSampler(seed maphash.Seed) *sampler {
 // may be lent, see [Decision].Rate.
 const HotRate = 1000
 
-// hit counts a call of a partition, and sets the rates of d if its key is hot. While a sample
-// is counted, it chooses the next one at random, so that no pattern of the calls has a part
-// in it.
-func (s *sampler) hit(p *partition, now Time, root uint64, r *Request, d *Decision) {
+// sample counts a call of a partition, unless it is to be skipped, and returns the rates of its
+// key if that is hot: of calls that are counted, and of those that take a slice.
+func (p *partition) sample(now Time, root uint64, r *Request) (rate, askerShare int64) {
+	s := p.engine.sampler
+	if skip := &p.records.first.skip; *skip > 1 {
+		if *skip--; r.TakesSlice {
+			return s.look(now, root, r)
+		}
+		return 0, 0
+	}
+	if s == nil {
+		return 0, 0
+	}
+	return s.hit(p, now, root, r)
+}
+
+// hit counts a call of a partition, and returns the rates of its key if that is hot. While a
+// sample is counted, it chooses the next one at random, so that no pattern of the calls has a
+// part in it.
+func (s *sampler) hit(p *partition, now Time, root uint64, r *Request) (rate, askerShare int64) {
 	weight := s.weight.Load()
 	if weight > 1 {
 		skip := &p.records.first.skip
@@ -62,28 +78,39 @@ func (s *sampler) hit(p *partition, now Time, root uint64, r *Request, d *Decisi
 		*skip = 1 + s.sketches[root%Partitions].next()%(2*weight-1) // weight on average
 		if !sampled {
 			if r.TakesSlice {
-				s.look(now, root, r, d)
+				return s.look(now, root, r)
 			}
-			return
+			return 0, 0
 		}
 	}
 	s.counted.Add(int64(weight))
 	h := &s.sketches[root%Partitions]
-	d.setRates(h.Add(now.Mono, &hotkeys.Hit{
-		Hash: maphash.String(s.seed, r.Key), Key: r.Key, Tier: r.Tier, Model: r.Model, Asker: r.Asker, Weight: weight,
+	return hotRates(h.Add(now.Mono, &hotkeys.Hit{
+		Hash: s.hash(r), Key: r.Key, Tier: r.Tier, Model: r.Model, Asker: r.Asker, Weight: weight,
 	}))
 }
 
-// look sets the rates of d for a call that is not counted.
-func (s *sampler) look(now Time, root uint64, r *Request, d *Decision) {
-	d.setRates(s.sketches[root%Partitions].Rates(now.Mono, &hotkeys.Hit{Hash: maphash.String(s.seed, r.Key), Asker: r.Asker}))
+// look is hit for a call that is not counted.
+func (s *sampler) look(now Time, root uint64, r *Request) (rate, askerShare int64) {
+	return hotRates(s.sketches[root%Partitions].Rates(now.Mono, &hotkeys.Hit{Hash: s.hash(r), Asker: r.Asker}))
 }
 
-// setRates sets the rates of a hot key.
-func (d *Decision) setRates(r hotkeys.Rates) {
-	if r.Key >= HotRate {
-		d.Rate, d.AskerShare = r.Key, r.Asker*1000/r.Key
+// hash returns that of the key of a call. A counter is not the key of the policy with its name.
+func (s *sampler) hash(r *Request) uint64 {
+	h := maphash.String(s.seed, r.Key)
+	if r.Model == counterMark {
+		h = ^h
 	}
+	return h
+}
+
+// hotRates returns the rate of a key and the part of the asker in thousandths, or 0 unless the
+// key is hot.
+func hotRates(r hotkeys.Rates) (rate, askerShare int64) {
+	if r.Key < HotRate {
+		return 0, 0
+	}
+	return r.Key, r.Asker * 1000 / r.Key
 }
 
 // next returns a random number (splitmix64).
@@ -117,7 +144,7 @@ func (s *sampler) sweep(p *partition, number int, now Time) {
 type HotKeys struct {
 	// Keys are sorted by rate, the highest first.
 	Keys []hotkeys.Key
-	// Rate is that of all calls, per second.
+	// Rate is that of all calls, per second, with hits on counters, which are not listed.
 	Rate float64
 	// Weight is how many calls there are for each that is counted. The rate of a key of
 	// which n calls were counted in the last two seconds has a standard error of 1/sqrt(n).
@@ -148,6 +175,7 @@ func (e *Engine) HotKeys(now Time, n int) HotKeys {
 		if !shard.records.closed {
 			top.Rate += s.sketches[i].Rate(now.Mono)
 			top.Keys = s.sketches[i].Append(top.Keys, now.Mono, atLeast)
+			top.Keys = slices.DeleteFunc(top.Keys, func(k hotkeys.Key) bool { return k.Model == counterMark })
 		}
 		shard.Unlock()
 		if len(top.Keys) > 4*n {

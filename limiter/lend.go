@@ -51,6 +51,12 @@ type Loan struct {
 // errSliceID is the error of a call with the id of a slice that is not about slices.
 var errSliceID = &ConflictError{"the id is that of a slice"}
 
+// errNoSliceID is the error of a loan without an id.
+var errNoSliceID = &FieldError{Field: "slice", Value: `""`, Problem: "must not be empty"}
+
+// errSliceKnown is the error of a loan whose id is known.
+var errSliceKnown = &ConflictError{"the id of the slice was used before"}
+
 // Lend charges a slice of the limits of r, so that its holder can decide calls like r from
 // memory: checks with the same costs or, if l.Reserve is set, reserves of the same kind with
 // any costs, as long as the slice has room for what l.Tariff says that they cost. The charge
@@ -74,7 +80,7 @@ var errSliceID = &ConflictError{"the id is that of a slice"}
 // error is a [*FieldError], [ErrClosed], or matches [ErrConflict] if the id is known.
 func (e *Engine) Lend(now Time, r *Request, l *Loan, d *Decision) (ok bool, err error) {
 	if l.ID == "" {
-		return false, &FieldError{Field: "slice", Value: `""`, Problem: "must not be empty"}
+		return false, errNoSliceID
 	}
 	s, root := e.lock(r.Key)
 	defer s.Unlock()
@@ -86,9 +92,8 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 		return false, ErrClosed
 	}
 	now = p.tick(now)
-	id := idKeyOf(root, l.ID)
-	if _, entry := p.findEntry(p.accounts.find(root), id); entry != nil {
-		return false, &ConflictError{"the id of the slice was used before"}
+	if _, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, l.ID)); entry != nil {
+		return false, errSliceKnown
 	}
 	if r.Force || !p.assemble(d, r, now) {
 		return false, nil
@@ -103,17 +108,30 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 	if l.Reserve && !d.lendsReserves(&r.Plan.Rates) {
 		return false, nil
 	}
+	entry := p.beginSlice(now, root, r, l, d)
+	if entry == nil {
+		return false, nil
+	}
+	p.reportLimits(d, r, now)
+	d.Binding = d.tightest(l.Reserve)
+	p.chargeSlice(now, entry, r, l, d)
+	return true, nil
+}
+
+// beginSlice remembers a slice of the assessed limits, and sets the calls and the lease of l.
+// It returns nil if nothing can be lent.
+func (p *partition) beginSlice(now Time, root uint64, r *Request, l *Loan, d *Decision) *idEntry {
 	holder, owner := d.sliceLease(l.Client, now)
 	if holder < slice.LeastLease {
-		return false, nil
+		return nil
 	}
 	calls := d.loanCalls(l, holder, owner)
 	if calls == 0 {
-		return false, nil
+		return nil
 	}
-	entryID, entry := p.addEntry(root, id, idHeld)
+	entryID, entry := p.addEntry(root, idKeyOf(root, l.ID), idHeld)
 	if entry == nil {
-		return false, nil
+		return nil
 	}
 	reservationID, res := p.reservations.alloc()
 	entry.setReservation(reservationID, p.terms.share(&r.Plan.Rates, r.basis(&r.Plan.Rates, true), r.Plan.Tier, r.Plan.Version))
@@ -121,12 +139,17 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 	entry.set(flagPermanent)
 	entry.due = satAdd(int64(owner), now.Mono)
 	p.heapPush(entryID)
-	p.reportLimits(d, r, now)
-	d.Binding = d.tightest(l.Reserve)
-	l.Amounts, l.Calls, l.Lease = l.Amounts[:0], calls, holder
+	l.Calls, l.Lease = calls, holder
+	return entry
+}
+
+// chargeSlice charges a slice that beginSlice returned.
+func (p *partition) chargeSlice(now Time, entry *idEntry, r *Request, l *Loan, d *Decision) {
+	owner := time.Duration(p.reservations.at(entry.reservation()).ttl)
+	l.Amounts = l.Amounts[:0]
 	for i := range d.assessments {
 		a := &d.assessments[i]
-		amount := p.lendLimit(entry, a, calls, owner, r, l.Reserve, now)
+		amount := p.lendLimit(entry, a, l.Calls, owner, r, l.Reserve, now)
 		if a.limit.Shadow && !l.Reserve {
 			amount = 0
 		}
@@ -139,7 +162,6 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 	p.numberChange(d)
 	p.slices++
 	p.stats.slicesLent++
-	return true, nil
 }
 
 // lendsReserves reports whether reserves can be answered from a slice of the assessed limits.
@@ -179,7 +201,7 @@ func (d *Decision) sliceLease(client bool, now Time) (holder, owner time.Duratio
 			most = min(most, slice.RefillTime(l.capacity, l.Amount, l.Window))
 		case SlidingWindow:
 			most = min(most, l.Window)
-		case FixedWindow:
+		case FixedWindow, counter:
 			most = min(most, time.Duration(a.bucket.hi-now.Wall))
 		}
 	}

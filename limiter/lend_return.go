@@ -25,7 +25,7 @@ import (
 // lease is over, and it was charged in full, or it never was. Then nothing changes, and a
 // caller need not try again. Any other error changes nothing either: a [*FieldError] if an
 // amount is negative or more than was lent, with what is kept, or the number of limits is
-// another, or if a reservation cannot have been made from the slice; [ErrClosed]; or one that
+// another, if reservations are kept of a slice of a counter, or if a reservation cannot have been made from the slice; [ErrClosed]; or one that
 // matches [ErrConflict] if the id is not that of a slice, or that of a slice of another key.
 //
 // d gets Change and Large, and no decision.
@@ -79,6 +79,9 @@ func (p *partition) checkSpent(entry *idEntry, key string, spent []int64, kept [
 	i := 0
 	for it.start(p, entry, key); it.next(); i++ {
 		most, total := it.charge.estimate, spent[i]
+		if it.limit.Algorithm == counter && len(kept) > 0 {
+			return numberError("kept", int64(len(kept)), "must have no entries: the slice is of a counter")
+		}
 		if total < 0 || total > most {
 			return numberError("spent", total, fmt.Sprintf("must be from 0 to the %d that were lent of limit %s of %s", most, it.limit.Name, it.scope()))
 		}
@@ -110,6 +113,7 @@ func (p *partition) expireSlice(entryID uint32, now Time) {
 		p.advanceOnce(&it, at)
 		switch {
 		case !it.pins:
+		case it.limit.Algorithm == counter: // as lent
 		case it.limit.Algorithm == FixedWindow && at.Wall < it.charge.at:
 			// The lease was over before the window was, so the charge is in the right one,
 			// even if that is over by now.
@@ -123,14 +127,17 @@ func (p *partition) expireSlice(entryID uint32, now Time) {
 	p.stats.slicesExpired++
 }
 
-// takeBack takes the charges of a slice back.
+// takeBack takes the charges of a slice back. That of a counter is corrected by chargeSpent, in
+// one step: what is in the counter may be less meanwhile, because hits were given back.
 func (p *partition) takeBack(entryID uint32, key string, now Time) {
 	p.seq++
 	p.entryChanged(entryID)
 	var it chargeIterator
 	for it.start(p, p.entries.at(entryID), key); it.next(); {
 		p.advanceOnce(&it, now)
-		p.correct(&it, now, 0)
+		if it.limit.Algorithm != counter {
+			p.correct(&it, now, 0)
+		}
 	}
 }
 
@@ -140,7 +147,11 @@ func (p *partition) chargeSpent(entry *idEntry, key string, spent []int64, now T
 	var it chargeIterator
 	i := 0
 	for it.start(p, entry, key); it.next(); i++ {
-		if it.pins {
+		switch {
+		case !it.pins:
+		case it.limit.Algorithm == counter:
+			p.correct(&it, now, spent[i])
+		default:
 			p.chargeFinal(&it, spent[i], now)
 		}
 		p.finalize(&it)

@@ -212,7 +212,7 @@ func (d *restorer) charge(entry *idEntry) {
 	if d.err != nil {
 		return
 	}
-	if l.Algorithm == counter {
+	if l.Algorithm == counter && !d.p.isSlice(entry) {
 		d.fail("a reservation charges a counter")
 		return
 	}

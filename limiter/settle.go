@@ -266,7 +266,7 @@ func (p *partition) correct(it *chargeIterator, now Time, target int64) {
 		if r != nil && r.contains(c.at) {
 			r.add(c.at, max(delta, -*r.count(c.at)))
 		}
-	case FixedWindow:
+	case FixedWindow, counter:
 		if delta > 0 {
 			b.lo += uint64(delta) // counted in the current window if its own is over
 		} else if b.hi == c.at {

@@ -1617,7 +1617,7 @@ type Item struct {
 	// With a cancel that withdraws an attempt of a check: the check, which has the key of
 	// the cancel. The owner computes from it what was charged. Absent: a reserve.
 	Withdrawn *CheckRequest `protobuf:"bytes,11,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
-	// With a check or a reserve: whoever sends it would take a slice of its key.
+	// With a check, a reserve or a count: whoever sends it would take a slice of its key.
 	TakesSlice    bool `protobuf:"varint,14,opt,name=takes_slice,json=takesSlice,proto3" json:"takes_slice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -17,7 +17,8 @@ import (
 
 // Count counts hits on counters, each at the owner of its key, and returns the answers
 // in their order. An invalid one does not affect the others: its [server.Counted] has
-// the error. Hits on one counter in the same call are counted in their order.
+// the error. Hits on one counter in the same call are counted in their order, except those that
+// wait for slices of it. Hits that a slice of this member covers are counted there.
 //
 // If an owner has not answered after seven eighths of the time that ctx leaves, this
 // member counts in its place, against its share of the limit: limit / members, rounded

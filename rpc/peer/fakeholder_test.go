@@ -88,6 +88,9 @@ func (h *simpleHolder) Take(q slices.Request, into *pb.Decision, _ bool) bool {
 	return true
 }
 
+// Count counts nothing: the holder takes slices for checks only.
+func (h *simpleHolder) Count(*pb.CountRequest, *pb.Counted, bool) bool { return false }
+
 func (h *simpleHolder) Asks(q slices.Request) bool {
 	if _, check := q.(*pb.CheckRequest); !check {
 		return false

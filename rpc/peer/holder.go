@@ -25,6 +25,8 @@ type holder interface {
 	// false, and leaves into as it was, if no slice covers q, or if q is to bring a new one,
 	// which is only left to q if renews is set.
 	Take(q slices.Request, into *pb.Decision, renews bool) bool
+	// Count is like Take, for hits on a counter.
+	Count(q *pb.CountRequest, into *pb.Counted, renews bool) bool
 	// Asks reports whether q should ask the owner for a slice. Then Granted or Answered
 	// must follow.
 	Asks(q slices.Request) bool
@@ -51,6 +53,13 @@ type holder interface {
 	Status() (held, pendingReturns int)
 }
 
+// slicedCount is the answer to a count from a slice, in one piece of memory.
+type slicedCount struct {
+	result  pb.Result
+	chosen  pb.Result_Counted
+	counted pb.Counted
+}
+
 // sliced is an answer from a slice, in one piece of memory.
 type sliced struct {
 	result   pb.Result
@@ -58,17 +67,23 @@ type sliced struct {
 	decision pb.Decision
 }
 
-// maySlice reports whether a call for another member may be decided from a slice: a check or a
-// reserve of this member's own callers, with no id by which the owner could have to recognize
-// it.
+// maySlice reports whether a call for another member may be decided from a slice: a check, a
+// reserve or hits of this member's own callers, with no id by which the owner could have to
+// recognize it.
 func maySlice(v *routingTable, c *call.Call) bool {
-	return (c.Kind == call.Check || c.Kind == call.Reserve) && c.Origin == call.API && c.RequestID == "" && c.Attempt == 0 && !c.Replay && !v.fenced
+	if q := c.Count(); q != nil && (q.GetHits() == 0 || q.GetGiveBack()) {
+		return false
+	}
+	return c.Kind.IsNew() && c.Origin == call.API && c.RequestID == "" && c.Attempt == 0 && !c.Replay && !v.fenced
 }
 
-// sliceRequest returns the request of a check or a reserve.
+// sliceRequest returns the request of a check, a reserve or a count.
 func sliceRequest(c *call.Call) slices.Request {
-	if q := c.Check(); q != nil {
-		return q
+	switch c.Kind {
+	case call.Check:
+		return c.Check()
+	case call.Count:
+		return c.Count()
 	}
 	return c.Reserve()
 }
@@ -85,7 +100,7 @@ func (r *Router) takeSlice(v *routingTable, c *call.Call, began time.Duration) *
 // spendSlice decides a call that asked for a slice, and that its owner does not answer, from
 // what is left of the one that this member holds. It reports whether that covers it.
 func (r *Router) spendSlice(f *forward) bool {
-	if !f.TakesSlice {
+	if !f.TakesSlice || f.Kind == call.Count && f.unanswered { // hits cannot be withdrawn
 		return false
 	}
 	result := r.fromSlice(f.Call, false, f.sent)
@@ -100,6 +115,16 @@ func (r *Router) spendSlice(f *forward) bool {
 // fromSlice returns the answer of a slice, nil if there is none. renews says that it may leave
 // the call to the owner to renew the slice.
 func (r *Router) fromSlice(c *call.Call, renews bool, began time.Duration) *pb.Result {
+	if q := c.Count(); q != nil {
+		s := new(slicedCount)
+		if !r.holder.Count(q, &s.counted, renews) {
+			return nil
+		}
+		s.chosen.Counted = &s.counted
+		s.result.Result = &s.chosen
+		r.local.Observe(pb.Route_ROUTE_SLICE, r.owners.Clock()-began)
+		return &s.result
+	}
 	s, ok := r.sliced.Get().(*sliced)
 	if !ok {
 		s = new(sliced)
@@ -120,6 +145,9 @@ func (r *Router) sliceAnswered(f *forward) {
 	s, d := f.result.GetSlice(), f.result.GetDecision()
 	if s != nil {
 		f.result.Slice = nil
+	}
+	if c := f.result.GetCounted(); s != nil && c != nil {
+		d = slices.DecisionOf(c)
 	}
 	switch {
 	case !f.TakesSlice:

@@ -5,6 +5,7 @@ package peer
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -19,8 +20,9 @@ import (
 )
 
 // decide has this member decide the calls that have no result yet. If a limit denies one
-// while members hold slices of it, these are recalled, and the call is decided again. Slices
-// are lent with the answers to checks and reserves.
+// while members hold slices of it, these are recalled, and the call is decided again. So are
+// hits that would be over the limit of their counter, and are not counted before. Slices are
+// lent with the answers to checks, reserves and counts.
 func (r *Router) decide(ctx context.Context, calls []call.Call, results *server.Results) {
 	if r.lender.outstanding.Load() == 0 {
 		r.local.Decide(calls, results)
@@ -48,7 +50,8 @@ func (r *Router) noteReturns(calls []call.Call, results *server.Results) {
 }
 
 // recall asks for the slices whose return may make room for denied calls, and waits until
-// they are returned, for recallWait at most. It returns the calls to be decided again.
+// they are returned, for recallWait at most. It returns the calls to be decided again: hits that
+// wait are among them in any case, because they are not counted yet.
 //
 // Concurrent denials share one recall. A holder that does not return its slice in time
 // delays no denial after that.
@@ -66,16 +69,16 @@ func (r *Router) recall(ctx context.Context, calls []call.Call, results *server.
 		}
 		before := len(waited)
 		waited, fresh = r.lender.recall(waited, fresh, calls[i].Partition, modelOf(&calls[i]), limits, reachable)
-		if len(waited) > before {
+		if len(waited) > before || calls[i].Kind == call.Count {
 			again = append(again, i)
 		}
 	}
 	if len(waited) == 0 {
-		return nil
+		return again
 	}
 	r.sendRecalls(v, fresh)
 	if !r.awaitReturns(ctx, waited) {
-		return nil
+		again = slices.DeleteFunc(again, func(i int) bool { return calls[i].Kind != call.Count })
 	}
 	return again
 }
@@ -88,8 +91,12 @@ func connectionTo(v *routingTable, name string) *peer {
 	return nil
 }
 
-// modelOf returns the model under which the limits of a check or a reserve count it.
+// modelOf returns the model under which the limits of a check or a reserve count it, or what
+// tells the counters of a key apart, which is no model.
 func modelOf(c *call.Call) string {
+	if q := c.Count(); q != nil {
+		return fmt.Sprintf("\x01%d %d", q.GetUnit(), max(q.GetUnitMultiplier(), 1))
+	}
 	if q := c.Check(); q != nil {
 		return cmp.Or(q.GetModel(), "*")
 	}

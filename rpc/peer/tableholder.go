@@ -58,6 +58,11 @@ func (h *tableHolder) Take(q slices.Request, into *pb.Decision, renews bool) boo
 	return true
 }
 
+// Count implements holder.
+func (h *tableHolder) Count(q *pb.CountRequest, into *pb.Counted, renews bool) bool {
+	return h.table.Count(q, into, renews)
+}
+
 // Asks implements holder.
 func (h *tableHolder) Asks(q slices.Request) bool { return h.table.Asks(q) }
 

@@ -27,6 +27,7 @@ type scratch struct {
 
 	count   limiter.CountRequest
 	counted limiter.CountResult
+	tries   bool // a count does: [limiter.CountRequest].Try
 
 	ended sliceReturn
 }
@@ -37,7 +38,7 @@ func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 // decision, whose memory the engine reuses. It clears what a call of its kind has set,
 // because clearing all of a scratch costs more than counting a hit.
 func (s *Service) release(x *scratch) {
-	x.callerID = ""
+	x.callerID, x.tries = "", false
 	x.request.Force, x.request.Attempt, x.request.Asker, x.request.TakesSlice = false, 0, 0, false
 	switch x.kind {
 	case call.Count:

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -105,8 +106,17 @@ func (x *scratch) hits(r *pb.CountRequest, id string) error {
 	x.count = limiter.CountRequest{
 		Key: r.GetKey(), Window: w, ID: id, Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
 		Force: x.request.Force, WindowEnd: r.GetWindowEnd(),
+		Try: x.tries, Asker: x.request.Asker, TakesSlice: x.request.TakesSlice,
 	}
 	return nil
+}
+
+// limits returns a counter whose hits wait as the one limit that has denied them.
+func (x *scratch) limits() []limiter.LimitState {
+	if x.kind == call.Count {
+		x.decision.Limits = append(x.decision.Limits[:0], limiter.LimitState{Name: "counter", Scope: x.count.Key, PerModel: true, Exceeded: true})
+	}
+	return x.decision.Limits
 }
 
 // fillCounted makes the answer of hits.

@@ -92,9 +92,9 @@ func (r *Results) Change(i int) Change {
 	return c
 }
 
-// Limits returns the limits of call i, which Lendable has returned true for. They are valid
-// until the results are released.
-func (r *Results) Limits(i int) []limiter.LimitState { return r.list[i].scratch.decision.Limits }
+// Limits returns the limits of call i, which Lendable has returned true for: of a count one,
+// with the window as its model. They are valid until the results are released.
+func (r *Results) Limits(i int) []limiter.LimitState { return r.list[i].scratch.limits() }
 
 // fail makes err, with which the engine answered, the result of call i.
 func (r *Results) fail(i int, err error) {

@@ -120,6 +120,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 			}
 		}
 		x := s.newScratch()
+		x.tries = results.keepsDenials && c.Kind == call.Count
 		if err := s.decide(now, x, c, len(calls) == 1); err != nil {
 			s.release(x)
 			results.fail(i, err)

@@ -74,13 +74,19 @@ func (s *Service) endSlice(now limiter.Time, x *scratch) error {
 }
 
 // Lendable reports whether the owner may lend a slice with the answer to call i: this
-// member has just admitted it in full, it is a check or a reserve, and it is neither a replay
-// nor a repeat. rate is how often per second calls with its key were decided here, and share
+// member has just admitted it in full, it is a check, a reserve or hits on a counter, and it is
+// neither a replay nor a repeat. rate is how often per second calls with its key were decided here, and share
 // the part of the asker in thousandths; both are 0 if that is below [limiter.HotRate].
 func (r *Results) Lendable(i int) (rate, share int64, ok bool) {
 	one := &r.list[i]
 	x := one.scratch
-	if one.done != nil || x == nil || x.kind != call.Check && x.kind != call.Reserve || x.decision.Outcome != limiter.Allowed || x.decision.Replayed || x.request.Force {
+	if one.done != nil || x == nil {
+		return 0, 0, false
+	}
+	if d := &x.counted; x.kind == call.Count {
+		return d.Rate, d.AskerShare, !d.Over && !d.Replayed && !d.Waits
+	}
+	if x.kind != call.Check && x.kind != call.Reserve || x.decision.Outcome != limiter.Allowed || x.decision.Replayed || x.request.Force {
 		return 0, 0, false
 	}
 	return x.decision.Rate, x.decision.AskerShare, true
@@ -95,12 +101,21 @@ func (s *Service) Lend(results *Results, i int, l *limiter.Loan) bool {
 	one := &results.list[i]
 	x, y := one.scratch, s.newScratch()
 	defer s.release(y)
-	l.Reserve = x.kind == call.Reserve
 	// The answer keeps the limits as the call left them: what is lent is not used yet.
-	if ok, err := s.engine.Lend(s.now(), &x.request, l, &y.decision); err != nil || !ok {
+	var ok bool
+	var err error
+	if x.kind == call.Count {
+		ok, err = s.engine.LendCount(s.now(), &x.count, l, &x.counted)
+	} else {
+		l.Reserve = x.kind == call.Reserve
+		ok, err = s.engine.Lend(s.now(), &x.request, l, &y.decision)
+	}
+	if err != nil || !ok {
 		return false // the partition was closed, or there is too little left
 	}
-	x.decision.Change, x.decision.Large = y.decision.Change, y.decision.Large
+	if x.kind != call.Count {
+		x.decision.Change, x.decision.Large = y.decision.Change, y.decision.Large
+	}
 	one.slice = &pb.Slice{Id: l.ID, Amounts: slices.Clone(l.Amounts), LeaseNanos: int64(l.Lease)}
 	if l.Tariff != nil {
 		one.slice.Tariff = l.Tariff.Append(nil)
@@ -112,18 +127,22 @@ func (s *Service) Lend(results *Results, i int, l *limiter.Loan) bool {
 // until [Service.DecideAgain] or [Service.CountDenials], because they may be decided again.
 func (r *Results) KeepDenials() { r.keepsDenials = true }
 
-// isDenial reports whether a limit has denied a call which other calls, by giving back what
+// isDenial reports whether a limit has denied a call, or hits on a counter wait, which other calls, by giving back what
 // they were charged, may make room for.
 func (x *scratch) isDenial() bool {
+	if x.kind == call.Count {
+		return x.counted.Waits
+	}
 	return x.decision.Outcome == limiter.Denied && x.decision.Reason == limiter.LimitExceeded && (x.kind == call.Check || x.kind == call.Reserve)
 }
 
 // Denied returns the limits of call i if it is a check or a reserve that one of them has
-// denied, and was not counted yet; otherwise nil. They are valid until the call is decided
+// denied, and was not counted yet, or if it is hits that were not counted while slices of their
+// counter are lent, which must be decided again; otherwise nil. They are valid until the call is decided
 // again or the results are released.
 func (r *Results) Denied(i int) []limiter.LimitState {
 	if one := &r.list[i]; one.uncounted {
-		return one.scratch.decision.Limits
+		return one.scratch.limits()
 	}
 	return nil
 }

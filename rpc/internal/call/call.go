@@ -94,7 +94,7 @@ type Call struct {
 	// Asker numbers who has the stream that the call came by. 0: it came by another API of
 	// this member.
 	Asker uint32
-	// TakesSlice says that the sender of a check or a reserve would take a slice with its answer.
+	// TakesSlice says that the sender of a check, a reserve or a count would take a slice with its answer.
 	TakesSlice bool
 	// Withdrawn is the check of which a cancel withdraws an attempt. Nil: a reserve.
 	Withdrawn *pb.CheckRequest
@@ -185,7 +185,7 @@ func FromItem(item *pb.Item, origin Origin) Call {
 	if c.Kind == Cancel && c.Attempt != 0 {
 		c.Withdrawn = item.GetWithdrawn()
 	}
-	c.TakesSlice = (c.Kind == Check || c.Kind == Reserve) && item.GetTakesSlice()
+	c.TakesSlice = c.Kind.IsNew() && item.GetTakesSlice()
 	c.Expired = item.GetTimeoutNanos() < 0
 	if c.Kind == SliceRecall && origin != MemberStream {
 		c.Err = &limiter.FieldError{Field: "call", Value: "slice_recall", Problem: "is for members"}

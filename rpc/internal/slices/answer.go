@@ -49,7 +49,8 @@ type Answer struct {
 	// Granted is the output that a reserved call may generate, per choice.
 	Granted int64
 
-	reserve bool
+	reserve    bool
+	windowEnds int64 // see source
 }
 
 // Settlement is the answer to a settle or a cancel that was done in memory.
@@ -120,7 +121,13 @@ func grantOf(q Request, asked int64, s *pb.Slice, d *pb.Decision) (g slice.Grant
 		return g, nil, false
 	}
 	from = &source{slice: g.ID, decision: d}
-	if _, reserve := q.(*pb.ReserveRequest); reserve {
+	switch q := q.(type) {
+	case *pb.CountRequest:
+		if len(limits) != 1 || q.GetRequestId() != "" {
+			return g, nil, false
+		}
+		from.windowEnds = asked + limits[0].GetWindow().AsDuration().Nanoseconds()
+	case *pb.ReserveRequest:
 		t, err := limiter.ReadTariff(s.GetTariff())
 		if err != nil || t.Limits() != len(limits) {
 			return g, nil, false

@@ -6,7 +6,8 @@
 //
 // A slice for checks serves those with the same shape as the check it came with: the same key,
 // tier, model, service tier and costs. One for reserves serves reserves with the same key,
-// tier, model and service tier. A call that it does not serve is sent to the owner:
+// tier, model and service tier, and one for counts hits on one counter with one limit. A call
+// that no slice serves is sent to the owner:
 //
 //	if table.Take(q, &answer, true) {
 //		return answer // no request id of the caller, and the slice covers it

@@ -55,7 +55,9 @@ type source struct {
 	decision *pb.Decision
 	view     any
 	costs    []int64         // of the call that it came with
-	tariff   *limiter.Tariff // nil: it is for checks
+	tariff   *limiter.Tariff // nil: it is not for reserves
+	// windowEnds is when the window of a counter ends, or before.
+	windowEnds int64
 }
 
 func newKey(name string) *key { return &key{name: strings.Clone(name)} }

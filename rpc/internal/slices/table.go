@@ -75,7 +75,7 @@ type shard struct {
 	forgets      bool                    // the sender has an event to forget the oldest of ended
 	request      limiter.Request         // scratch space
 
-	taken    uint64 // checks that were answered
+	taken    uint64 // checks and counts that were answered
 	reserved uint64 // reserves that were answered
 	settled  uint64 // reservations that were settled or cancelled
 	kept     uint64 // reservations that owners have from a return
@@ -116,14 +116,26 @@ func (t *Table) Take(q *pb.CheckRequest, a *Answer, renews bool) bool {
 	defer s.mu.Unlock()
 	now := t.options.Now()
 	of := shapeOfCheck(q)
-	k, e := s.coverLocked(q.GetKey(), &of, now, renews)
+	return t.takeLocked(s, q.GetKey(), &of, nil, a, now, renews)
+}
+
+// takeLocked answers a call from memory that costs as much as the one that the slice came with
+// or, if costs are not nil, that.
+func (t *Table) takeLocked(s *shard, name string, of *shape, costs []int64, a *Answer, now int64, renews bool) bool {
+	k, e := s.coverLocked(name, of, now, renews)
 	if e == nil {
 		return false
 	}
-	answered := e.holder.Take(now, e.from.costs)
+	if costs == nil {
+		costs = e.from.costs
+	}
+	answered := e.holder.Take(now, costs)
 	if answered {
 		s.taken++
 		*a = Answer{Limits: Limits{Decision: e.from.decision, View: e.from.view, calls: e.holder.Calls()}}
+		if of.kind == counts {
+			a.calls, a.windowEnds = e.holder.Used(0), e.from.windowEnds // each hit costs 1
+		}
 	}
 	if !e.holder.Live() {
 		t.endedLocked(k, now)
@@ -335,7 +347,7 @@ type Status struct {
 	Held           int    // slices
 	Open           int    // reservations that were made from slices which are held
 	PendingReturns int    // that owners have not acknowledged
-	Taken          uint64 // checks that were answered from slices
+	Taken          uint64 // checks and counts that were answered from slices
 	Reserved       uint64 // reserves that were answered from slices
 	Settled        uint64 // reservations that were settled or cancelled from slices
 	Kept           uint64 // reservations that were left to owners, with a return
