@@ -28,7 +28,8 @@ import (
 // another, if reservations are kept of a slice of a counter, or if a reservation cannot have been made from the slice; [ErrClosed]; or one that
 // matches [ErrConflict] if the id is not that of a slice, or that of a slice of another key.
 //
-// d gets Change and Large, and no decision.
+// d gets Change and Large, and no decision, also with [ErrUnknownReservation]: the change of an
+// earlier return may be no other node's yet.
 func (e *Engine) Return(now Time, key, id string, spent []int64, kept []Kept, d *Decision) error {
 	s, root := e.lock(key)
 	defer s.Unlock()
@@ -43,6 +44,7 @@ func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []i
 	entryID, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, id))
 	switch {
 	case entry == nil:
+		d.repeats(p)
 		return ErrUnknownReservation
 	case !p.isSlice(entry):
 		return &ConflictError{"the id is not that of a slice"}
@@ -50,6 +52,7 @@ func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []i
 		return &ConflictError{"the slice is of another key"}
 	case entry.due <= now.Mono: // more leases are over than tick has ended
 		p.expireSlice(entryID, now)
+		d.repeats(p)
 		return ErrUnknownReservation
 	}
 	if err := p.checkKept(entry, key, kept); err != nil {

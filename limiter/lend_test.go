@@ -221,6 +221,8 @@ func TestReturn(t *testing.T) {
 			before := n.peek(now, r)
 			if err := n.Return(now, "acme", "slice", []int64{spent, spent, spent}, nil, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 				t.Errorf("Return() again = %v, want %v", err, limiter.ErrUnknownReservation)
+			} else if d.Change == 0 || !d.Large {
+				t.Errorf("Return() again has change %d, large %v, want that of the return that ended the slice", d.Change, d.Large)
 			}
 			sameDecision(t, "after a repeat", n.peek(now, r), before)
 		}

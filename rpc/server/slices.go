@@ -67,16 +67,15 @@ func (x *scratch) returned(r *pb.SliceReturn) error {
 func (s *Service) endSlice(now limiter.Time, x *scratch) error {
 	err := s.engine.Return(now, x.ended.key, x.ended.id, x.ended.spent, x.ended.kept, &x.decision)
 	if errors.Is(err, limiter.ErrUnknownReservation) || errors.Is(err, limiter.ErrConflict) {
-		x.decision.Change, x.decision.Large = 0, false
 		return nil
 	}
 	return err
 }
 
-// Lendable reports whether the owner may lend a slice with the answer to call i: this
-// member has just admitted it in full, it is a check, a reserve or hits on a counter, and it is
-// neither a replay nor a repeat. rate is how often per second calls with its key were decided here, and share
-// the part of the asker in thousandths; both are 0 if that is below [limiter.HotRate].
+// Lendable reports whether the owner may lend a slice with the answer to call i: this member
+// has just admitted it in full, it is a check, a reserve or hits on a counter, and it is neither
+// a replay nor a repeat. rate is how often per second calls with its key were decided here, and
+// share the part of the asker in thousandths; both are 0 if that is below [limiter.HotRate].
 func (r *Results) Lendable(i int) (rate, share int64, ok bool) {
 	one := &r.list[i]
 	x := one.scratch
