@@ -141,7 +141,7 @@ func TestCountSliceExpires(t *testing.T) {
 		t.Errorf("Stats() = %+v after the window, want no slice", s)
 	}
 	// If the clock steps into the next window, a return changes nothing there.
-	l = n.lendHits(next, "another", 6)
+	n.lendHits(next, "another", 6)
 	stepped := limiter.Time{Mono: next.Mono, Wall: next.Wall + int64(time.Hour)}
 	n.countHits(stepped, perHour(7), 7)
 	n.returnSlice(stepped, "acme", "another", 3)
