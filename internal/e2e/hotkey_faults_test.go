@@ -63,6 +63,34 @@ type hotKey struct {
 // startHot starts a cluster of n nodes.
 func startHot(t *testing.T, n int) *hotCluster {
 	t.Helper()
+	return newHot(t, n, func(policies string) *processes { return startProcesses(t, n, "--policy", policies) })
+}
+
+// startHotApart starts a cluster of three nodes in namespaces of a network.
+func startHotApart(t *testing.T, network *network) *hotCluster {
+	t.Helper()
+	return newHot(t, 3, func(policies string) *processes {
+		ps := &processes{}
+		join := network.ip(1) + "," + network.ip(2) + "," + network.ip(3)
+		for i, name := range []string{"n1", "n2", "n3"} {
+			network.host(t, name, i+1, false)
+			ip := network.ip(i + 1)
+			ps.run = append(ps.run, startProcess(t, name, network.inside(name, binary(t), "serve", "--name", name, "--http", ip+":6470", "--grpc", ip+":6471",
+				"--gossip", ip+":6472", "--join", join, "--insecure", "--policy", policies)...))
+			ps.members = append(ps.members, newMember(t, name, ip+":6470", ip+":6471"))
+		}
+		ps.client = ps.dial(t)
+		for _, m := range ps.members {
+			ready(t, m.http)
+		}
+		ps.awaitOneView(t, waittest.Limit)
+		return ps
+	})
+}
+
+// newHot has a cluster of n nodes started with a policy.
+func newHot(t *testing.T, n int, start func(policies string) *processes) *hotCluster {
+	t.Helper()
 	text := fmt.Sprintf("tiers:\n  hot:\n    limits:\n      - { dimension: requests, limit: %d, window: day, unreachable: closed }\ndefault_tier: hot\n", hotLimit)
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(text), 0o644); err != nil {
@@ -73,7 +101,7 @@ func startHot(t *testing.T, n int) *hotCluster {
 	if h.policy, err = policy.Parse("policy.yaml", []byte(text), limiter.NewCatalog()); err != nil {
 		t.Fatal(err)
 	}
-	h.processes = startProcesses(t, n, "--policy", dir)
+	h.processes = start(dir)
 	for _, m := range h.members {
 		to, err := target.Open("grpc:"+m.grpc, target.Options{Insecure: true, NoIDs: true, Timeout: time.Second})
 		if err != nil {
@@ -293,9 +321,8 @@ func (h *hotCluster) wantExact(r *audit.Report, bound int64) {
 	}
 }
 
-// TestHotKeyFaults: while hot keys are answered from slices, a node is killed and another one
-// paused, each of them a holder of slices of one key and the owner of another, and all nodes
-// are restarted.
+// TestHotKeyFaults: while hot keys are answered from slices, a node is killed, paused and cut off,
+// each time a holder of slices of one key and the owner of another, and all nodes are restarted.
 func TestHotKeyFaults(t *testing.T) {
 	t.Run("kill and pause", func(t *testing.T) {
 		h := startHot(t, 5)
@@ -316,6 +343,31 @@ func TestHotKeyFaults(t *testing.T) {
 			h.processes.run[paused].thaw(t)
 			h.down[paused].Store(false)
 		}), hotRate/10) // small charges of the last 0.1 s of an owner that is killed may be lost with it
+	})
+	t.Run("split", func(t *testing.T) {
+		network := newNetwork(t)
+		h := startHotApart(t, network)
+		const owner, cut = 0, 2
+		h.add("of-cut-holder", owner, -1)
+		h.add("of-cut-owner", cut, -1)
+		rules := func(action string) {
+			for _, other := range []int{1, 2} {
+				for _, match := range [][]string{{"INPUT", "--source"}, {"OUTPUT", "--destination"}} {
+					command := network.inside("n3", "iptables", "--wait", action, match[0], match[1], network.ip(other), "--jump", "DROP")
+					must(t, command[0], command[1:]...)
+				}
+			}
+		}
+		h.wantExact(h.run(func() {
+			h.awaitHolder(cut)
+			rules("--insert")
+			time.Sleep(1500 * time.Millisecond) // longer than the lease of a slice
+			h.down[cut].Store(true)
+			time.Sleep(4 * time.Second)
+			rules("--delete")
+			h.awaitOneView(t, healTimeout)
+			h.down[cut].Store(false)
+		}), hotRate/10) // small charges of the last 0.1 s of an owner that is cut off
 	})
 	t.Run("rolling restart", func(t *testing.T) {
 		h := startHot(t, 3)
