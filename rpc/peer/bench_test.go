@@ -5,7 +5,9 @@ package peer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -61,6 +63,37 @@ func BenchmarkCheck(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/item")
 		})
 	}
+}
+
+// BenchmarkCheckFromSlice is a check that a member answers which does not own the key, from a
+// slice that lasts. It reports the median as well.
+func BenchmarkCheckFromSlice(b *testing.B) {
+	held := newTableHolder("b", func() time.Duration { return time.Second }, func() string { return "id" },
+		func(context.Context, *pb.Item) error { return nil }, func(string) string { return "" })
+	nodes := newCluster(b, 2, func(o *Options) {
+		o.newHolder = func(func(context.Context, *pb.Item) error) holder { return held }
+	})
+	q := &pb.CheckRequest{Key: nodes[0].ownedBy(0), Tier: "thousand"}
+	held.Asks(q)
+	held.Granted(q, time.Second, &pb.Slice{Id: "slice", Amounts: []int64{1 << 52}, LeaseNanos: int64(time.Hour)}, &pb.Decision{
+		Outcome: pb.Outcome_OUTCOME_ALLOWED, Limits: []*pb.LimitState{{Name: "requests", Limit: 1 << 53, Remaining: 1 << 53, Cost: 1}},
+	})
+	ctx := context.Background()
+	took := make([]time.Duration, 0, 1<<22)
+	b.ReportAllocs()
+	for b.Loop() {
+		began := time.Now()
+		d, err := nodes[1].Check(ctx, q)
+		if len(took) < cap(took) {
+			took = append(took, time.Since(began))
+		}
+		if err != nil || d.GetRoute() != pb.Route_ROUTE_SLICE {
+			b.Fatalf("%v, %v, want an answer from the slice", d, err)
+		}
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
 }
 
 // TestLocalCallsCostNothingMore: routing allocates nothing for calls that this
