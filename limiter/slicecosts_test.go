@@ -21,6 +21,9 @@ var updateDocs = flag.Bool("update-docs", false, "write docs/slices.svg and the 
 // package limiter/slice and with the charges of an engine, in virtual time. The page
 // docs/slices.md has what it finds, and nothing may be admitted beyond a limit.
 func TestSliceCosts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes millions of calls, one after the other")
+	}
 	costs := measureSliceCosts(t)
 	for _, c := range costs.edges {
 		if c.members.early != 0 {
