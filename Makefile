@@ -36,7 +36,7 @@ race: ## the same tests under the race detector, with fewer comparisons to the o
 
 .PHONY: e2e
 e2e: image ## end-to-end tests with containers and broken networks; needs root, Docker, Compose, iproute2
-	go test -tags e2e -count 1 -timeout 15m -v ./internal/e2e
+	go test -tags e2e -count 1 -timeout 20m -v ./internal/e2e
 	go test -tags e2e -count 1 ./bench/report
 
 .PHONY: fuzz
