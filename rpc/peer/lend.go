@@ -57,18 +57,14 @@ func (r *Router) noteReturns(calls []call.Call, results *server.Results) {
 // delays no denial after that.
 func (r *Router) recall(ctx context.Context, calls []call.Call, results *server.Results) (again []int) {
 	var waited, fresh []*lentSlice
-	var v *routingTable
-	reachable := func(holder askerName) bool { return holder.member && connectionTo(v, holder.text) != nil }
+	v := r.table.Load()
 	for i := range calls {
 		limits := results.Denied(i)
 		if limits == nil {
 			continue
 		}
-		if v == nil {
-			v = r.table.Load()
-		}
 		before := len(waited)
-		waited, fresh = r.lender.recall(waited, fresh, calls[i].Partition, modelOf(&calls[i]), limits, reachable)
+		waited, fresh = r.lender.recall(waited, fresh, calls[i].Partition, modelOf(&calls[i]), limits, reachableBy(v))
 		if len(waited) > before || calls[i].Kind == call.Count {
 			again = append(again, i)
 		}
@@ -81,6 +77,29 @@ func (r *Router) recall(ctx context.Context, calls []call.Call, results *server.
 		again = slices.DeleteFunc(again, func(i int) bool { return calls[i].Kind != call.Count })
 	}
 	return again
+}
+
+// recallLow recalls the slices of limits of which nothing more is lent, because less than a
+// fifth is left: near its end, each call is for the owner. It does not wait.
+func (r *Router) recallLow(c *call.Call, limits []limiter.LimitState) {
+	var low []limiter.LimitState
+	for _, l := range limits {
+		if l.Cost > 0 && l.Remaining < l.Capacity/5 {
+			l.Exceeded = true
+			low = append(low, l)
+		}
+	}
+	if len(low) == 0 {
+		return
+	}
+	v := r.table.Load()
+	_, fresh := r.lender.recall(nil, nil, c.Partition, modelOf(c), low, reachableBy(v))
+	r.sendRecalls(v, fresh)
+}
+
+// reachableBy returns who can be sent a recall: members with a connection.
+func reachableBy(v *routingTable) func(askerName) bool {
+	return func(holder askerName) bool { return holder.member && connectionTo(v, holder.text) != nil }
 }
 
 // connectionTo returns the connection to a member; nil if there is none.
@@ -177,6 +196,7 @@ func (r *Router) lend(calls []call.Call, results *server.Results) {
 		}
 		loan := limiter.Loan{ID: requestid.Slice(name.text, rand.Uint64()), Client: !name.member, Share: t.share, Rate: t.rate, Holders: t.holders}
 		if !r.local.Lend(results, i, &loan) {
+			r.recallLow(c, results.Limits(i))
 			continue
 		}
 		s := &lentSlice{id: loan.ID, key: strings.Clone(c.Key), asker: c.Asker, calls: loan.Calls, reserve: loan.Reserve, holder: name, model: strings.Clone(modelOf(c))}

@@ -338,6 +338,35 @@ func TestSliceWithoutHeir(t *testing.T) {
 	}
 }
 
+// TestRecallNearTheEnd: when less than a fifth of a limit is left, what is lent of it is
+// recalled, before any call is denied.
+func TestRecallNearTheEnd(t *testing.T) {
+	nodes := newCluster(t, 3, holding)
+	owner, n, another := nodes[0], nodes[1], nodes[2]
+	key := owner.ownedBy(0)
+	admitted := heat(t, n, key)
+	admitted += hold(t, n, key)
+	q := &pb.CheckRequest{Key: key, Tier: "hot", Requests: new(hotLimit*9/10 - owner.used(key, "hot", "requests"))}
+	if d, err := owner.Check(t.Context(), q); err != nil || d.Outcome != pb.Outcome_OUTCOME_ALLOWED {
+		t.Fatalf("Check() = %v, %v, want it allowed", d, err)
+	}
+	admitted += q.GetRequests()
+	waittest.Until(t, "the return of the slice", func() bool {
+		owner.owners.clock.Add(int64(lendInterval))
+		if d := checkHot(t, another, key); d.Outcome != pb.Outcome_OUTCOME_ALLOWED {
+			t.Fatalf("Check() = %v, want it allowed", d)
+		}
+		admitted++
+		return owner.Status().Slices.Lent == 0
+	})
+	if n := owner.metric("bucketring_slice_recalls_total"); n == 0 {
+		t.Error("no slice was recalled")
+	}
+	if admitted += exhaust(t, another, key); admitted != hotLimit {
+		t.Errorf("%d checks admitted, want %d", admitted, hotLimit)
+	}
+}
+
 // TestReturnWithoutOwner: a return is not decided in fallback, but fails and is sent again.
 func TestReturnWithoutOwner(t *testing.T) {
 	nodes := newCluster(t, 2, holding)
