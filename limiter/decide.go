@@ -11,11 +11,7 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	}
 	now = p.tick(now)
 	if !r.Force {
-		if skip := &p.records.first.skip; *skip > 1 && !r.TakesSlice {
-			*skip--
-		} else {
-			d.Rate, d.AskerShare = p.sample(now, root, r)
-		}
+		d.Rate, d.AskerShare = p.sample(now, root, r)
 	}
 	var id idKey
 	var keyHash uint64

@@ -18,8 +18,8 @@ import (
 // of its key is in the CPU's cache, and to skip one about 1 ns.
 const maxSamples = 8 << 10
 
-// sampler counts checks, reserves and hits on counters by their key, in a sketch for each partition, which is
-// locked with it.
+// sampler counts checks, reserves and hits on counters by their key, in a sketch for each
+// partition, which is locked with it.
 type sampler struct {
 	seed   maphash.Seed
 	weight atomic.Uint32 // how many calls a sample stands for
@@ -174,8 +174,10 @@ func (e *Engine) HotKeys(now Time, n int) HotKeys {
 		shard.Lock()
 		if !shard.records.closed {
 			top.Rate += s.sketches[i].Rate(now.Mono)
+			known := len(top.Keys)
 			top.Keys = s.sketches[i].Append(top.Keys, now.Mono, atLeast)
-			top.Keys = slices.DeleteFunc(top.Keys, func(k hotkeys.Key) bool { return k.Model == counterMark })
+			listed := slices.DeleteFunc(top.Keys[known:], func(k hotkeys.Key) bool { return k.Model == counterMark })
+			top.Keys = top.Keys[:known+len(listed)]
 		}
 		shard.Unlock()
 		if len(top.Keys) > 4*n {

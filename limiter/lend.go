@@ -51,12 +51,6 @@ type Loan struct {
 // errSliceID is the error of a call with the id of a slice that is not about slices.
 var errSliceID = &ConflictError{"the id is that of a slice"}
 
-// errNoSliceID is the error of a loan without an id.
-var errNoSliceID = &FieldError{Field: "slice", Value: `""`, Problem: "must not be empty"}
-
-// errSliceKnown is the error of a loan whose id is known.
-var errSliceKnown = &ConflictError{"the id of the slice was used before"}
-
 // Lend charges a slice of the limits of r, so that its holder can decide calls like r from
 // memory: checks with the same costs or, if l.Reserve is set, reserves of the same kind with
 // any costs, as long as the slice has room for what l.Tariff says that they cost. The charge
@@ -79,21 +73,14 @@ var errSliceKnown = &ConflictError{"the id of the slice was used before"}
 // state of the limits without the slice, and the Binding of these; its other fields stay. The
 // error is a [*FieldError], [ErrClosed], or matches [ErrConflict] if the id is known.
 func (e *Engine) Lend(now Time, r *Request, l *Loan, d *Decision) (ok bool, err error) {
-	if l.ID == "" {
-		return false, errNoSliceID
-	}
 	s, root := e.lock(r.Key)
 	defer s.Unlock()
 	return s.lend(now, root, r, l, d)
 }
 
 func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision) (ok bool, err error) {
-	if p.records.closed {
-		return false, ErrClosed
-	}
-	now = p.tick(now)
-	if _, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, l.ID)); entry != nil {
-		return false, errSliceKnown
+	if now, err = p.beginLoan(now, root, l.ID); err != nil {
+		return false, err
 	}
 	if r.Force || !p.assemble(d, r, now) {
 		return false, nil
@@ -116,6 +103,21 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 	d.Binding = d.tightest(l.Reserve)
 	p.chargeSlice(now, entry, r, l, d)
 	return true, nil
+}
+
+// beginLoan returns now as the partition has it, or why no slice with that id may be lent.
+func (p *partition) beginLoan(now Time, root uint64, id string) (Time, error) {
+	switch {
+	case id == "":
+		return now, &FieldError{Field: "slice", Value: `""`, Problem: "must not be empty"}
+	case p.records.closed:
+		return now, ErrClosed
+	}
+	now = p.tick(now)
+	if _, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, id)); entry != nil {
+		return now, &ConflictError{"the id of the slice was used before"}
+	}
+	return now, nil
 }
 
 // beginSlice remembers a slice of the assessed limits, and sets the calls and the lease of l.

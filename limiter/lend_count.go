@@ -3,29 +3,22 @@
 package limiter
 
 // LendCount is [Engine.Lend] for hits on a counter, which Count has just counted with result d:
-// it lends hits of the same window, if that is open, with the limit of q as the capacity. [Engine.Return] takes back
-// what was not spent of it, if the window is still the same; a slice that is not returned stays
-// counted in full. Loan.Amounts has one amount, the hits, and Calls says how many calls like q
-// that is. Nothing is lent to clients, or if q was over the limit, forced, gave hits back or
-// had none.
+// it lends hits of the same window, if that is open, with the limit of q as the capacity.
+// [Engine.Return] takes back what was not spent of it, if the window is still the same; a slice
+// that is not returned stays counted in full. Loan.Amounts has one amount, the hits, and Calls
+// says how many calls like q that is. Nothing is lent to clients, or if q was over the limit,
+// forced, gave hits back or had none.
 //
 // If a slice was lent, d gets Change and Large; its other fields stay.
 func (e *Engine) LendCount(now Time, q *CountRequest, l *Loan, d *CountResult) (ok bool, err error) {
-	if l.ID == "" {
-		return false, errNoSliceID
-	}
 	s, root := e.lock(q.Key)
 	defer s.Unlock()
 	return s.lendCount(now, root, q, l, d)
 }
 
 func (p *partition) lendCount(now Time, root uint64, q *CountRequest, l *Loan, d *CountResult) (ok bool, err error) {
-	if p.records.closed {
-		return false, ErrClosed
-	}
-	now = p.tick(now)
-	if _, entry := p.findEntry(p.accounts.find(root), idKeyOf(root, l.ID)); entry != nil {
-		return false, errSliceKnown
+	if now, err = p.beginLoan(now, root, l.ID); err != nil {
+		return false, err
 	}
 	recordID, rec := p.find(q.Key, string(q.Window.appendName(nil)))
 	if rec == nil || q.Hits <= 0 || q.GiveBack || q.Force {

@@ -25,8 +25,9 @@ import (
 // lease is over, and it was charged in full, or it never was. Then nothing changes, and a
 // caller need not try again. Any other error changes nothing either: a [*FieldError] if an
 // amount is negative or more than was lent, with what is kept, or the number of limits is
-// another, if reservations are kept of a slice of a counter, or if a reservation cannot have been made from the slice; [ErrClosed]; or one that
-// matches [ErrConflict] if the id is not that of a slice, or that of a slice of another key.
+// another, if reservations are kept of a slice of a counter, or if a reservation cannot have
+// been made from the slice; [ErrClosed]; or one that matches [ErrConflict] if the id is not
+// that of a slice, or that of a slice of another key.
 //
 // d gets Change and Large, and no decision, also with [ErrUnknownReservation]: the change of an
 // earlier return may be no other node's yet.
