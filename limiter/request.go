@@ -37,6 +37,15 @@ type Level struct {
 	Estimate Estimate
 }
 
+// Bounds of requests for those who serve callers. The engine does not check them.
+const (
+	MaxCosts         = 16
+	MaxCostNameBytes = 64
+	// MaxTTLSeconds bounds how long a caller that crashed can hold a slot. A longer call
+	// renews its lease by reporting progress.
+	MaxTTLSeconds = 3600
+)
+
 // Cost is an amount in a custom dimension.
 type Cost struct {
 	Dimension Dimension

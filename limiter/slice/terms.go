@@ -91,12 +91,15 @@ func Needed(rate int64, lease time.Duration) int64 {
 	return int64(n)
 }
 
+// IsLow reports whether so little is left of a limit that nothing is lent of it, and what is
+// lent is recalled: less than a fifth of the capacity.
+func IsLow(left, capacity int64) bool { return left < capacity/5 }
+
 // Size returns how much of what is left of a limit the owner lends: half of the holder's
 // share of the calls, and no more than leaves as much for the other holders. It is 0 if
-// less than a fifth of the capacity is left, or the slice would hold fewer than four
-// typical calls. share is in thousandths.
+// that is low, see [IsLow], or the slice would hold fewer than four typical calls. share is in thousandths.
 func Size(left, capacity, share, typical int64, holders int) int64 {
-	if left < capacity/5 || holders < 1 {
+	if IsLow(left, capacity) || holders < 1 {
 		return 0
 	}
 	size := min(left/1000*share/2+left%1000*share/2000, left/int64(2*holders))

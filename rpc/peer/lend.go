@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/slice"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
@@ -79,12 +80,12 @@ func (r *Router) recall(ctx context.Context, calls []call.Call, results *server.
 	return again
 }
 
-// recallLow recalls the slices of limits of which nothing more is lent, because less than a
-// fifth is left: near its end, each call is for the owner. It does not wait.
+// recallLow recalls the slices of limits of which too little is left to lend: near its end, each
+// call is for the owner. It does not wait.
 func (r *Router) recallLow(c *call.Call, limits []limiter.LimitState) {
 	var low []limiter.LimitState
 	for _, l := range limits {
-		if l.Cost > 0 && l.Remaining < l.Capacity/5 {
+		if l.Cost > 0 && slice.IsLow(l.Remaining, l.Capacity) {
 			l.Exceeded = true
 			low = append(low, l)
 		}

@@ -8,17 +8,16 @@ import (
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 )
 
 // The bounds of what a caller may send. Amounts go up to [limiter.MaxAmount].
 const (
 	maxNameBytes     = text.MaxNameBytes
-	maxIDBytes       = 128
-	maxCostNameBytes = 64
-	maxCosts         = 16
-	// maxTTLSeconds bounds how long a caller that crashed can hold a slot. A
-	// longer call renews its lease by reporting progress.
-	maxTTLSeconds = 3600
+	maxIDBytes       = requestid.MaxBytes
+	maxCostNameBytes = limiter.MaxCostNameBytes
+	maxCosts         = limiter.MaxCosts
+	maxTTLSeconds    = limiter.MaxTTLSeconds
 )
 
 func wrong(field, value, problem string) *limiter.FieldError {

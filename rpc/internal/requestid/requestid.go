@@ -22,6 +22,8 @@ import (
 )
 
 const (
+	// MaxBytes bounds the ids that callers choose.
+	MaxBytes = 128
 	// Prefix begins the id of a reservation made in fallback. No caller may choose
 	// such an id for a new reservation.
 	Prefix = "fallback:"

@@ -12,18 +12,12 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// The bounds of requests, as owners have them. A request that an owner might reject is left to
-// an owner, which says what is wrong. So no return has a reservation that is invalid.
-const (
-	maxCosts         = 16
-	maxCostNameBytes = 64
-	maxTTLSeconds    = 3600
-	maxIDBytes       = 128
-)
+// A request that an owner might reject is left to an owner, which says what is wrong. So no
+// return has a reservation that is invalid.
 
 // isID reports whether an owner takes a reservation with an id.
 func isID(id string) bool {
-	return text.Problem(id, 1, maxIDBytes) == "" && !requestid.IsSlice(id) && !requestid.IsFallback(id) && !requestid.IsHeld(id)
+	return text.Problem(id, 1, requestid.MaxBytes) == "" && !requestid.IsSlice(id) && !requestid.IsFallback(id) && !requestid.IsHeld(id)
 }
 
 // requestOf makes r the reserve q, which has a shape that an owner has admitted. It returns
@@ -38,7 +32,7 @@ func requestOf(q *pb.ReserveRequest, r *limiter.Request) bool {
 	output := numberOr(q.MaxOutputTokens, 0)
 	ttl := numberOr(q.TtlSeconds, 1)
 	valid := isAmount(r.Requests) && isAmount(r.InputTokens) && isAmount(output) && r.Choices >= 1 && isAmount(r.Choices) &&
-		fitsWith(r.InputTokens, r.Choices, output) && ttl >= 1 && ttl <= maxTTLSeconds &&
+		fitsWith(r.InputTokens, r.Choices, output) && ttl >= 1 && ttl <= limiter.MaxTTLSeconds &&
 		isAmount(r.KnownInput) && (r.KnownInput == 0 || r.EstimatedInput) && r.KnownInput <= r.InputTokens
 	if q.MinOutputTokens != nil && (r.MinOutputTokens < 1 || !isAmount(r.MinOutputTokens) || q.MaxOutputTokens != nil && r.MinOutputTokens > output) {
 		return false
@@ -97,12 +91,12 @@ func costsOf(costs map[string]int64) ([]limiter.Cost, bool) {
 	if len(costs) == 0 {
 		return nil, true
 	}
-	if len(costs) > maxCosts {
+	if len(costs) > limiter.MaxCosts {
 		return nil, false
 	}
 	list := make([]limiter.Cost, 0, len(costs))
 	for name, n := range costs {
-		if text.Problem(name, 1, maxCostNameBytes) != "" || !isAmount(n) {
+		if text.Problem(name, 1, limiter.MaxCostNameBytes) != "" || !isAmount(n) {
 			return nil, false
 		}
 		switch d := limiter.Dimension(name); d {
