@@ -83,7 +83,7 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p, err := node.NewProxy(c.Proxy, node.ProxyOptions{
 		Policy: policies.Current, Logger: log, Registry: registry,
-		Nodes: client.Options{Addrs: c.Servers, Insecure: c.Insecure},
+		Nodes: client.Options{Addrs: c.Servers, Insecure: c.Insecure, TokenFile: c.NodeTokenFile},
 	})
 	if err != nil {
 		return errorWithHint(err, "bucketring proxy --help")

@@ -32,28 +32,28 @@ var allowedImports = map[string][]string{
 	"bench/audit":      {"bench"},
 	"bench/local":      {},
 	"bench/report":     {"bench", "internal/buildinfo"},
-	"bench/target":     {"bench", "internal/overload", "rpc/client", "rpc/pb"},
+	"bench/target":     {"bench", "internal/overload", "internal/tokenfile", "rpc/client", "rpc/pb"},
 	"bench/workload":   {"bench", "internal/trace"},
 	"bench":            {},
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/listenlimit", "internal/overload"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/auth", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/jwtverify", "internal/listenlimit", "internal/overload", "internal/tokenfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
-	"rpc/httpapi":                   {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":                    {"internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
-	"rpc/proxy":                     {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
+	"rpc/httpapi":                   {"internal/auth", "internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
+	"rpc/server":                    {"internal/auth", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/proxy":                     {"internal/jwtverify", "internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "rpc/internal/coding"},
 	"rpc/internal/dialect":          {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
 	"rpc/envoy":                     {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":                 {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":              {"limiter", "internal/yamldoc", "internal/nearest"},
-	"rpc/peer":                      {"rpc/server", "rpc/internal/call", "rpc/internal/slices", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter/slice", "limiter"},
+	"rpc/peer":                      {"internal/auth", "rpc/server", "rpc/internal/call", "rpc/internal/slices", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter/slice", "limiter"},
 	"rpc/replication":               {"internal/boottime", "rpc/replication/internal/wire", "rpc/internal/handshake", "rpc/pb", "cluster/continuity", "limiter"},
 	"rpc/replication/internal/wire": {"cluster/continuity"},
-	"rpc/client":                    {"internal/boottime", "internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
+	"rpc/client":                    {"internal/boottime", "internal/tokenfile", "internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
 	"rpc/pb":                        {},
 
 	// Formats of messages.
@@ -98,12 +98,16 @@ var allowedImports = map[string][]string{
 	"internal/waittest":    {}, // for tests
 
 	// More leaves.
+	"internal/auth":         {"internal/filewatch", "internal/jwtverify", "internal/nearest", "internal/secret", "internal/share", "internal/yamldoc"},
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
 	"internal/journal":      {"internal/snapshotfile"},
 	"internal/listenlimit":  {"internal/share"},
+	"internal/jwtverify":    {},
 	"internal/nearest":      {},
+	"internal/secret":       {},
+	"internal/tokenfile":    {},
 	"internal/boottime":     {},
 	"internal/overload":     {},
 	"internal/share":        {},

@@ -50,7 +50,8 @@ type Config struct {
 	EnvoyMetadata bool   `key:"envoy_metadata" help:"send Envoy the domain, the descriptors and the metadata of rules as dynamic metadata"`
 	EnvoyPrefix   string `key:"envoy_prefix" default:"bucketring." help:"prefix of the descriptor entries that turn a descriptor into a call under the policy"`
 
-	Insecure bool `key:"insecure" help:"allow listening on other than loopback addresses without credentials"`
+	Auth     string `key:"auth" help:"file or directory that lists who may call: token hashes, client certificates and JWTs, with scopes; reloaded when it changes; empty means that everybody may, so that this node listens on loopback only"`
+	Insecure bool   `key:"insecure" help:"allow listening on other than loopback addresses without credentials"`
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"maximum number of keys in memory"`
 	MaxKeysPerRoot int `key:"max_keys_per_root" help:"maximum number of keys in memory under one root; 0 means a quarter of max_keys, at least 1,000"`

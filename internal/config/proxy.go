@@ -44,6 +44,8 @@ type StandaloneProxy struct {
 	Servers []string `key:"servers" default:"127.0.0.1:6471" help:"gRPC addresses of nodes, separated by commas"`
 	Proxy   Proxy
 
+	NodeTokenFile string `key:"node_token_file" help:"file with the token by which this proxy proves who it is to nodes that have --auth; read again when it changes"`
+
 	Policy   string `key:"policy" help:"policy file or directory whose api_keys identify callers, reloaded when it changes; required for the identity bearer"`
 	Admin    string `key:"admin" default:"127.0.0.1:6474" help:"address of health and metrics"`
 	Insecure bool   `key:"insecure" help:"allow listening on, and nodes at, other than loopback addresses without TLS"`

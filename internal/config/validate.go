@@ -56,9 +56,9 @@ func (c *Config) validateAddresses(p *problems) {
 		switch {
 		case err != nil:
 			p.add(listen.key, "%w", err)
-		case c.Insecure || isLoopback(host):
+		case c.Insecure || isLoopback(host) || c.Auth != "" && (listen.key == "http" || listen.key == "grpc"):
 		case listen.key != "gossip":
-			p.add(listen.key, exposed+"this version has no credentials; use a loopback address, or allow it with --insecure", listen.address)
+			p.add(listen.key, exposed+"asks callers for no credentials; use a loopback address, list who may call with --auth, or allow it with --insecure", listen.address)
 		case c.ClusterKeyFile == "":
 			p.add(listen.key, exposed+"gossip is not encrypted; set --cluster-key-file, or allow it with --insecure", listen.address)
 		}
@@ -78,6 +78,9 @@ func (c *Config) validateAddresses(p *problems) {
 func (c *Config) validateCluster(p *problems) {
 	if !validCluster.MatchString(c.Cluster) {
 		p.add("cluster", "must be 1 to 64 letters, digits, dots, dashes or underscores, got %q", c.Cluster)
+	}
+	if c.Auth != "" && len(c.Join) > 0 && c.ClusterKeyFile == "" {
+		p.add("cluster_key_file", "must be set: with --auth, members prove who they are by the cluster key")
 	}
 	if c.ForwardTimeout <= 0 {
 		p.add("forward_timeout", "must be more than 0, got %s", c.ForwardTimeout)

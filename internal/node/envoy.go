@@ -125,7 +125,7 @@ func (n *Node) openEnvoyServers() {
 		return
 	}
 	if n.envoy.httpListener != nil {
-		n.envoy.http = httpapi.NewServer(httpapi.Protect(n.envoy.service.HTTP(n.Ready), n.rejections))
+		n.envoy.http = httpapi.NewServer(httpapi.Protect(n.envoy.service.HTTP(n.Ready), n.rejections, n.access))
 		n.envoy.http.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelWarn)
 	}
 	if n.envoy.listener == nil {
@@ -133,7 +133,7 @@ func (n *Node) openEnvoyServers() {
 	}
 	o := server.GRPCOptions{
 		MaxConnectionAge: n.config.EnvoyConnectionAge, MaxConnectionAgeGrace: n.config.EnvoyConnectionGrace,
-		Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services(),
+		Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Access: n.access, Services: n.services(),
 	}
 	if n.config.EnvoyCertFile != "" {
 		o.Server = append(o.Server, grpc.Creds(credentials.NewTLS(&tls.Config{

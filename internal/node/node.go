@@ -33,6 +33,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/listenlimit"
@@ -79,6 +80,7 @@ type Node struct {
 	engine         *limiter.Engine
 	fallbackEngine *limiter.Engine // decides when an owner cannot be reached
 	policies       *source.Store
+	access         *auth.Authority // nil: everybody may call
 	lists          *changeLists
 	journal        *journal.Journal // nil: memory only
 	registry       *prometheus.Registry
@@ -213,6 +215,9 @@ func (n *Node) openCluster() (err error) {
 	if n.keys, err = readClusterKeys(n.config.ClusterKeyFile); err != nil {
 		return err
 	}
+	if err = n.openAuth(); err != nil {
+		return err
+	}
 	if n.cluster, err = n.newCluster(); err != nil {
 		return err
 	}
@@ -240,7 +245,7 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services()})
+	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Access: n.access, Services: n.services()})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.replication.Peer(n.router.Peer()))
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
@@ -254,6 +259,7 @@ func (n *Node) openServers() {
 		StatusPage: n.statusPage,
 		Rejections: n.rejections,
 		Admission:  n.admission,
+		Access:     n.access,
 		Logger:     n.log,
 	}))
 	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -322,6 +328,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.sweep(work) })
 	group.Go(func() error { return n.processors.watch(work) })
 	group.Go(func() error { return n.policies.Run(work) })
+	group.Go(func() error { return n.runAuth(work) })
 	n.runEnvoy(work, group)
 
 	n.cleanups.push("stop servers", n.stopServers)

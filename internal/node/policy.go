@@ -10,13 +10,14 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy/source"
 )
 
-// Reload reads the policy, Envoy's rules, the cluster keys and the JWT keys of the
+// Reload reads the policy, the callers, Envoy's rules, the cluster keys and the JWT keys of the
 // proxy again. An invalid file changes nothing and is logged; the status and the
 // metrics show an invalid policy and invalid rules.
 func (n *Node) Reload() {
 	if err := n.policies.Reload(); err != nil {
 		n.log.Error("policy not reloaded", "path", n.config.Policy, "error", err)
 	}
+	_ = n.access.Reload() // which logs
 	if n.proxy != nil {
 		if err := n.proxy.Reload(); err != nil {
 			n.log.Error("JWT keys not reloaded", "error", err)

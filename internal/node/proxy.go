@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/jwtverify"
 	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/limiter/policy"
@@ -28,7 +29,7 @@ type Proxy struct {
 	handler  *proxy.Proxy
 	client   *client.Client
 	log      *slog.Logger
-	jwt      *proxy.JWTVerifier // nil: identity does not use JWT
+	jwt      *jwtverify.Verifier // nil: identity does not use JWT
 }
 
 // ProxyOptions configure a [Proxy] besides its settings.
@@ -74,7 +75,7 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s%w", o.Prefix, err)
 		}
-		if p.jwt, err = proxy.NewJWTVerifier(proxy.JWTOptions{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Logger: o.Logger}); err != nil {
+		if p.jwt, err = jwtverify.New(jwtverify.Options{Keys: keys, Issuer: c.JWTIssuer, Audience: c.JWTAudience, Logger: o.Logger}); err != nil {
 			return nil, invalid("jwt_keys", err)
 		}
 		identityOptions.JWT = p.jwt
@@ -124,7 +125,7 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 }
 
 // jwtKeys reads the keys of tokens, and logs those that are skipped.
-func jwtKeys(c config.Proxy, log *slog.Logger) (proxy.JWTKeys, error) {
+func jwtKeys(c config.Proxy, log *slog.Logger) (jwtverify.Keys, error) {
 	key, path := "jwt_keys", c.JWTKeys
 	if c.JWTSecretFile != "" {
 		key, path = "jwt_secret_file", c.JWTSecretFile
@@ -133,12 +134,12 @@ func jwtKeys(c config.Proxy, log *slog.Logger) (proxy.JWTKeys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
-	var keys proxy.JWTKeys
+	var keys jwtverify.Keys
 	var skipped []error
 	if c.JWTSecretFile != "" {
-		keys, err = proxy.ParseJWTSecret(text)
+		keys, err = jwtverify.ParseSecret(text)
 	} else {
-		keys, skipped, err = proxy.ParseJWTKeys(text)
+		keys, skipped, err = jwtverify.ParseKeys(text)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", key, path, err)
@@ -191,7 +192,10 @@ func (n *Node) openProxy() (err error) {
 	}
 	n.proxy, err = NewProxy(c.Proxy, ProxyOptions{
 		Prefix: "proxy_", Policy: n.policies.Current, Logger: n.log, Registry: n.registry,
-		Nodes: client.Options{Addrs: []string{dialable(n.grpcListener.Addr())}, Insecure: c.Insecure, Timeout: proxyTimeout(c.ForwardTimeout)},
+		Nodes: client.Options{
+			Addrs: []string{dialable(n.grpcListener.Addr())}, Insecure: c.Insecure, Timeout: proxyTimeout(c.ForwardTimeout),
+			DialOptions: n.nodeCredentials(),
+		},
 	})
 	if err != nil {
 		return err

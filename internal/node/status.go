@@ -10,6 +10,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/buildinfo"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/limiter/policy/source"
@@ -97,6 +98,7 @@ type Status struct {
 	GRPC          string          `json:"grpc"`
 	Gossip        string          `json:"gossip"`
 	Policy        source.Status   `json:"policy"`
+	Auth          *auth.Status    `json:"auth,omitempty"` // nil: everybody may call
 	State         StateStatus     `json:"state"`
 	Journal       *journal.Status `json:"journal,omitempty"` // nil: memory only
 	Cluster       ClusterStatus   `json:"cluster"`

@@ -41,6 +41,9 @@ func Dial(o Options) (*Client, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
+	if err := o.openToken(); err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
 	c := &Client{timeout: o.Timeout, maxAttempts: o.MaxAttempts}
 	opts := o.dialOptions(maxSeedBackoff)
 	for _, addr := range o.Addrs {

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/bucketring/bucketring/internal/tokenfile"
 )
 
 // Defaults of [Options].
@@ -55,6 +57,14 @@ type Options struct {
 	// Insecure allows plaintext to any address.
 	Insecure bool
 
+	// TokenFile is a file with the token by which this client proves who it is to nodes that
+	// have a list of callers (--auth). It is read again when it changes. Calls are sent with
+	// the token of their time; a node that revokes a token ends the streams that were opened
+	// with it, and the client opens them with the current one. Empty: [Options.Token].
+	TokenFile string
+	// Token is such a token that does not change. Empty: none.
+	Token string
+
 	// Timeout bounds a call whose context has no deadline, and how long any call
 	// waits for a single node. 0: [DefaultTimeout].
 	Timeout time.Duration
@@ -80,6 +90,7 @@ type Options struct {
 	// unary interceptors do not see them.
 	DialOptions []grpc.DialOption
 
+	token      *tokenfile.Source                                        // nil: none
 	lookupHost func(ctx context.Context, host string) ([]string, error) // set by tests
 }
 
@@ -116,6 +127,9 @@ func (o Options) validate() error {
 	if o.TLS != nil && o.Insecure {
 		errs = append(errs, errors.New("insecure: must not be set together with TLS"))
 	}
+	if o.TokenFile != "" && o.Token != "" {
+		errs = append(errs, errors.New("token: must not be set together with TokenFile"))
+	}
 	if o.Timeout < 0 {
 		errs = append(errs, fmt.Errorf("timeout: must not be negative, got %v", o.Timeout))
 	}
@@ -129,6 +143,21 @@ func (o Options) validate() error {
 		errs = append(errs, fmt.Errorf("max_pending_settlements: must not be negative, got %d", o.MaxPendingSettlements))
 	}
 	return errors.Join(errs...)
+}
+
+// openToken makes the source of the token.
+func (o *Options) openToken() (err error) {
+	switch {
+	case o.TokenFile != "":
+		if o.token, err = tokenfile.File(o.TokenFile); err != nil {
+			return fmt.Errorf("token_file: %w", err)
+		}
+	case o.Token != "":
+		if o.token, err = tokenfile.Static(o.Token); err != nil {
+			return fmt.Errorf("token: %w", err)
+		}
+	}
+	return nil
 }
 
 // The most time between two attempts to connect, which gRPC sets to two minutes. It
@@ -147,6 +176,10 @@ func (o Options) dialOptions(maxBackoff time.Duration) []grpc.DialOption {
 		creds = credentials.NewTLS(o.TLS)
 	}
 	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff}
+	options := o.DialOptions
+	if o.token != nil {
+		options = append([]grpc.DialOption{grpc.WithPerRPCCredentials(o.token)}, options...)
+	}
 	return append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithResolvers(nameResolver{o.lookupHost}),
@@ -155,7 +188,7 @@ func (o Options) dialOptions(maxBackoff time.Duration) []grpc.DialOption {
 		grpc.WithDisableServiceConfig(), // do not look up TXT records
 		grpc.WithIdleTimeout(0),         // stay connected: idle nodes rank below connected ones
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 3 * time.Second}),
-	}, o.DialOptions...)
+	}, options...)
 }
 
 // parseAddr returns the gRPC target of an address, "" if it is invalid, and whether

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/listenlimit"
 	"github.com/bucketring/bucketring/internal/share"
 	"github.com/bucketring/bucketring/internal/text"
@@ -51,6 +52,8 @@ type Options struct {
 	Forget func(ctx context.Context, member string, force bool) (Forgotten, error)
 	// StatusPage returns what /status shows to browsers. Nil: they get JSON.
 	StatusPage func() statuspage.Status
+	// Access decides who may call. Nil: everybody.
+	Access *auth.Authority
 	// Admission refuses new calls. Nil: all are admitted.
 	Admission *server.Admission
 	// Rejections counts what is rejected before it is a call. Nil: nothing is counted.
@@ -73,7 +76,7 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, partitions: o.Partitions, forget: o.Forget, log: o.Logger, rejections: o.Rejections, admission: o.Admission}
+	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, partitions: o.Partitions, forget: o.Forget, log: o.Logger, rejections: o.Rejections, admission: o.Admission, access: o.Access}
 	a.bodies = share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	a.buffers.New = func() any { return new(bytes.Buffer) }
 	a.routes = map[string]route{
@@ -155,6 +158,7 @@ type api struct {
 
 	rejections *server.Rejections
 	admission  *server.Admission
+	access     *auth.Authority
 }
 
 // route is a path's method and handler. An error of handle becomes a [problem].
@@ -196,6 +200,13 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 	}
 	if p := webPageProblem(r); p != nil {
 		return p
+	}
+	ctx, err := a.access.HTTP(r)
+	if err != nil {
+		return err
+	}
+	if ctx != r.Context() {
+		r = r.WithContext(ctx)
 	}
 	return found.handle(w, r)
 }

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -70,6 +71,10 @@ func problemOf(e *pb.Error) *problem {
 		}
 		p.status, p.Code = http.StatusServiceUnavailable, server.ReasonOverloaded
 		p.retry = time.Duration(e.GetRetryAfterMs()) * time.Millisecond
+	case codes.Unauthenticated:
+		p.status, p.Code = http.StatusUnauthorized, "unauthenticated"
+	case codes.PermissionDenied:
+		p.status, p.Code = http.StatusForbidden, "forbidden"
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		p.status, p.Code = http.StatusServiceUnavailable, "unavailable"
 	default:
@@ -79,10 +84,25 @@ func problemOf(e *pb.Error) *problem {
 	return p
 }
 
+// refusedProblem is the problem of a request that may not be made.
+func refusedProblem(w http.ResponseWriter, e *auth.Error) *problem {
+	p := &problem{status: http.StatusForbidden, Code: "forbidden", Message: e.Message, retry: e.RetryAfter}
+	switch e.Code {
+	case codes.Unauthenticated:
+		p.status, p.Code = http.StatusUnauthorized, "unauthenticated"
+		w.Header().Set("WWW-Authenticate", e.Challenge)
+	case codes.ResourceExhausted:
+		p.status, p.Code = http.StatusTooManyRequests, "too_many_failures"
+	}
+	return p
+}
+
 // writeError answers with an error.
 func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var p *problem
-	if !errors.As(err, &p) {
+	if refused, ok := errors.AsType[*auth.Error](err); ok {
+		p = refusedProblem(w, refused)
+	} else if !errors.As(err, &p) {
 		p = problemOf(server.Describe(err))
 	}
 	if p == nil {

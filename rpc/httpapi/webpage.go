@@ -3,12 +3,15 @@
 package httpapi
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/share"
 	"github.com/bucketring/bucketring/internal/text"
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -58,8 +61,7 @@ func isAddress(host string) bool {
 
 // Protect returns a handler with the protection that [New]'s handler has: against web
 // pages of another origin, and against large bodies, of which only so many bytes may be
-// in progress.
-func Protect(next http.Handler, rejections *server.Rejections) http.Handler {
+func Protect(next http.Handler, rejections *server.Rejections, access *auth.Authority) http.Handler {
 	bodies := share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := webPageProblem(r); p != nil {
@@ -67,6 +69,16 @@ func Protect(next http.Handler, rejections *server.Rejections) http.Handler {
 			http.Error(w, p.Message, p.status)
 			return
 		}
+		ctx, err := access.HTTP(r)
+		if refused, ok := errors.AsType[*auth.Error](err); ok {
+			p := refusedProblem(w, refused)
+			if p.retry > 0 {
+				explain.SetRetryAfter(w.Header(), p.retry)
+			}
+			http.Error(w, p.Message, p.status)
+			return
+		}
+		r = r.WithContext(ctx)
 		size := r.ContentLength
 		if size < 0 || size > maxBody {
 			size = maxBody // the most that is read

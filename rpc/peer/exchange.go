@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -20,18 +21,40 @@ import (
 
 // Exchange implements pb.RateLimiterServer, for clients.
 func (r *Router) Exchange(stream grpc.BidiStreamingServer[pb.Batch, pb.Answers]) error {
-	return r.serve(stream, call.ClientStream, clientName(stream.Context()))
+	session := auth.SessionOf(stream.Context())
+	stop, cancel := r.drainOr(session.Ended())
+	defer cancel()
+	return r.serve(stream, stop, call.ClientStream, clientName(stream.Context()), session)
 }
 
-// serve answers batches from origin until the other side ends the stream or the
-// router drains.
-func (r *Router) serve(stream link.ServerStream, origin call.Origin, from askerName) error {
+// drainOr returns a channel that is closed when the router drains or ended is closed: then
+// calls in progress are answered, and the caller sends the others by a new stream, with the
+// credentials that it has then. The caller must cancel it.
+func (r *Router) drainOr(ended <-chan struct{}) (stop <-chan struct{}, cancel func()) {
+	if ended == nil {
+		return r.drain, func() {}
+	}
+	either, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		select {
+		case <-r.drain:
+		case <-ended:
+		case <-done:
+			return
+		}
+		close(either)
+	}()
+	return either, func() { close(done) }
+}
+
+// serve answers batches from origin until the other side ends the stream or stop is closed.
+func (r *Router) serve(stream link.ServerStream, stop <-chan struct{}, origin call.Origin, from askerName, session *auth.Session) error {
 	if err := r.checkDraining(); err != nil {
 		return err
 	}
-	s := &answeredStream{ServerStream: stream, router: r, origin: origin, asker: r.askers.begin(from)}
+	s := &answeredStream{ServerStream: stream, router: r, origin: origin, session: session, asker: r.askers.begin(from)}
 	defer r.askers.end(s.asker)
-	err := link.Serve(s, r.drain, s.answer)
+	err := link.Serve(s, stop, s.answer)
 	if p, ok := errors.AsType[*link.PanicError](err); ok {
 		r.log.Error("batch panicked", "panic", p)
 	}
@@ -52,10 +75,11 @@ func (r *Router) checkDraining() error {
 // many streams are idle.
 type answeredStream struct {
 	link.ServerStream
-	router *Router
-	origin call.Origin
-	asker  uint32
-	memory *answering // nil between batches
+	router  *Router
+	origin  call.Origin
+	session *auth.Session // nil: of a member, or there is no auth
+	asker   uint32
+	memory  *answering // nil between batches
 }
 
 // answering is the memory for the answers to a batch.
@@ -100,6 +124,7 @@ func (s *answeredStream) answer(b *pb.Batch) *pb.Answers {
 			a.calls[i] = call.FromItem(item, s.origin)
 			a.calls[i].Asker = s.asker
 		}
+		server.Authorize(s.session.Grant(), a.calls)
 		results = r.Do(context.Background(), a.calls)
 		a.answers.Ring = r.table.Load().ring.Digest()
 	}

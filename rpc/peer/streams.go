@@ -121,7 +121,7 @@ func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, p
 		return err
 	}
 	r.countHandshake(handshake.Owner, "", nil)
-	return r.serve(answerStream{stream}, call.MemberStream, askerName{from.Name, true})
+	return r.serve(answerStream{stream}, r.drain, call.MemberStream, askerName{from.Name, true}, nil)
 }
 
 // answerStream is a stream from a member after the handshake.

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -96,6 +97,7 @@ func (r *Router) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.
 	if err := r.checkDraining(); err != nil {
 		return err
 	}
+	session := auth.SessionOf(stream.Context())
 	r.metrics.watchers.Inc()
 	defer r.metrics.watchers.Dec()
 	for {
@@ -107,6 +109,8 @@ func (r *Router) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.
 		case <-f.changed:
 		case <-r.drain:
 			return nil
+		case <-session.Ended():
+			return session.Err()
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/jwtverify"
 	"github.com/bucketring/bucketring/internal/mockllm"
 	"github.com/bucketring/bucketring/internal/node"
 	"github.com/bucketring/bucketring/internal/waittest"
@@ -92,7 +93,7 @@ type stack struct {
 // setup has the options of start.
 type setup struct {
 	identity string // empty: bearer
-	jwt      proxy.JWTOptions
+	jwt      jwtverify.Options
 	upstream http.Handler // nil: the mock
 	mock     mockllm.Options
 	dead     bool // the upstream is down
@@ -138,7 +139,7 @@ func start(t testing.TB, o setup) *stack {
 	}
 	who := proxy.IdentityOptions{Policy: func() *policy.Policy { return known }}
 	if len(o.jwt.Keys) > 0 {
-		if who.JWT, err = proxy.NewJWTVerifier(o.jwt); err != nil {
+		if who.JWT, err = jwtverify.New(o.jwt); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/bucketring/bucketring/internal/jwtverify"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
@@ -25,7 +26,7 @@ type IdentityOptions struct {
 	// Policy returns the current policy. "bearer" requires it and uses its api_keys.
 	Policy func() *policy.Policy
 	// JWT verifies tokens. "jwt:CLAIM" requires it.
-	JWT *JWTVerifier
+	JWT *jwtverify.Verifier
 	// Form says how the text of a header or a claim becomes a key.
 	Form IdentityForm
 }
@@ -101,7 +102,7 @@ func ParseIdentity(text string, o IdentityOptions) (Identifier, error) {
 	case kind == "jwt" && argument != "" && o.JWT == nil:
 		return nil, errors.New("jwt needs jwt_keys or jwt_secret_file")
 	case kind == "jwt" && argument != "":
-		return o.JWT.identity(argument, o.Form), nil
+		return jwtIdentity(o.JWT, argument, o.Form), nil
 	case text == "":
 		return nil, errors.New("must be bearer, header:NAME or jwt:CLAIM; there is no default")
 	}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"github.com/bucketring/bucketring/internal/jwtverify"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
@@ -185,10 +186,10 @@ func token(t *testing.T, method jwt.SigningMethod, key any, change map[string]an
 	return text
 }
 
-func jwtIdentity(t *testing.T, o JWTOptions) Identifier {
+func verifierIdentity(t *testing.T, o jwtverify.Options) Identifier {
 	t.Helper()
-	o.now = func() time.Time { return now }
-	v, err := NewJWTVerifier(o)
+	o.Now = func() time.Time { return now }
+	v, err := jwtverify.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,16 +202,16 @@ func jwtIdentity(t *testing.T, o JWTOptions) Identifier {
 
 func TestJWT(t *testing.T) {
 	s := newSigners(t)
-	fromPEM, _, err := ParseJWTKeys(s.pem)
+	fromPEM, _, err := jwtverify.ParseKeys(s.pem)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fromJWKS, _, err := ParseJWTKeys(s.jwks)
+	fromJWKS, _, err := jwtverify.ParseKeys(s.jwks)
 	if err != nil {
 		t.Fatal(err)
 	}
 	secret := []byte(strings.Repeat("k", 32))
-	fromSecret, err := ParseJWTSecret(append(secret, '\n'))
+	fromSecret, err := jwtverify.ParseSecret(append(secret, '\n'))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,10 +221,10 @@ func TestJWT(t *testing.T) {
 	}
 	rs, es, ed, hs := jwt.SigningMethodRS256, jwt.SigningMethodES256, jwt.SigningMethodEdDSA, jwt.SigningMethodHS256
 	const good, bad = "acme/alice", "401 The token is not valid"
-	const badKey = "401 The token is not valid: it must be signed by a key that this proxy knows, with "
+	const badKey = "401 The token is not valid: it must be signed by a key that is known here, with "
 	none := jwt.UnsafeAllowNoneSignatureType
 	for name, test := range map[string]struct {
-		keys  JWTKeys
+		keys  jwtverify.Keys
 		token string
 		want  string
 	}{
@@ -274,11 +275,11 @@ func TestJWT(t *testing.T) {
 		"claim is -0":           {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": json.Number("-0")}, nil), "401 The token has no claim sub"},
 		"claim is true":         {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": true}, nil), "401 The token has no claim sub"},
 		"invalid key":           {fromPEM, token(t, rs, s.rsa, map[string]any{"sub": "a//b"}, nil), "401 The claim sub of the token is not a valid key: segments must not be empty; the identity form segment takes it as one segment."},
-		"huge":                  {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", maxTokenBytes)}, nil), bad},
+		"huge":                  {fromPEM, token(t, rs, s.rsa, map[string]any{"pad": strings.Repeat("x", jwtverify.MaxTokenBytes)}, nil), bad},
 		"garbage":               {fromPEM, "a.b.c", "401 The token is not valid: it must be a signed JWT."},
 		"many dots":             {fromPEM, strings.Repeat(".", 9000), bad},
 	} {
-		identify := jwtIdentity(t, JWTOptions{Keys: test.keys, Issuer: "https://issuer", Audience: "models"})
+		identify := verifierIdentity(t, jwtverify.Options{Keys: test.keys, Issuer: "https://issuer", Audience: "models"})
 		if got := who(identify, "Authorization", "Bearer "+test.token); !strings.HasPrefix(got, test.want) {
 			t.Errorf("%s = %q, want %q", name, got, test.want)
 		}
@@ -287,19 +288,19 @@ func TestJWT(t *testing.T) {
 
 func TestJWTKeysAreReplaced(t *testing.T) {
 	s := newSigners(t)
-	keys, _, err := ParseJWTKeys(s.pem)
+	keys, _, err := jwtverify.ParseKeys(s.pem)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := NewJWTVerifier(JWTOptions{Keys: keys, now: func() time.Time { return now }})
+	v, err := jwtverify.New(jwtverify.Options{Keys: keys, Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	identify, old := v.identity("sub", Path), token(t, jwt.SigningMethodRS256, s.rsa, nil, nil)
+	identify, old := jwtIdentity(v, "sub", Path), token(t, jwt.SigningMethodRS256, s.rsa, nil, nil)
 	if got := who(identify, "Authorization", "Bearer "+old); got != "acme/alice" {
 		t.Errorf("before = %q, want acme/alice", got)
 	}
-	other, _, err := ParseJWTKeys(publicPEM(t, &s.ec.PublicKey))
+	other, _, err := jwtverify.ParseKeys(publicPEM(t, &s.ec.PublicKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,14 +341,14 @@ func TestParseJWTKeysErrors(t *testing.T) {
 		"off the curve": {`{"keys":[{"kty":"EC","crv":"P-256","x":"` + strings.Repeat("A", 43) + `","y":"` + strings.Repeat("A", 43) + `"}]}`, "key 1"},
 		"bad exponent":  {`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("A", 400) + `","e":"AQ"}]}`, "n and e"},
 	} {
-		if _, _, err := ParseJWTKeys([]byte(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, _, err := jwtverify.ParseKeys([]byte(test.text)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: ParseJWTKeys = %v, want %q", name, err, test.want)
 		}
 	}
-	if _, err := ParseJWTSecret([]byte("short\n")); err == nil || strings.Contains(err.Error(), "short") {
+	if _, err := jwtverify.ParseSecret([]byte("short\n")); err == nil || strings.Contains(err.Error(), "short") {
 		t.Errorf("ParseJWTSecret(short) = %v, want an error without it", err)
 	}
-	if _, err := NewJWTVerifier(JWTOptions{}); err == nil {
+	if _, err := jwtverify.New(jwtverify.Options{}); err == nil {
 		t.Error("NewJWTVerifier without keys = nil, want an error")
 	}
 }
@@ -386,11 +387,11 @@ func TestUnknownKeysAreSkipped(t *testing.T) {
 		"types":     {`{"kty":"RSA","kid":7}`, "wrong type"},
 		"no object": {`[1]`, "wrong type"},
 	} {
-		keys, skipped, err := ParseJWTKeys([]byte(strings.Replace(string(s.jwks), `"keys":[`, `"keys":[`+test.key+",", 1)))
+		keys, skipped, err := jwtverify.ParseKeys([]byte(strings.Replace(string(s.jwks), `"keys":[`, `"keys":[`+test.key+",", 1)))
 		if err != nil || len(keys) != 3 || len(skipped) != 1 || !strings.Contains(skipped[0].Error(), "key 1 of the JWKS: ") || !strings.Contains(skipped[0].Error(), test.want) {
 			t.Errorf("%s: ParseJWTKeys = %d keys, %v, %v, want 3 and that key 1 is skipped: %s", name, len(keys), skipped, err, test.want)
 		}
-		if _, _, err := ParseJWTKeys([]byte(`{"keys":[` + test.key + `]}`)); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, _, err := jwtverify.ParseKeys([]byte(`{"keys":[` + test.key + `]}`)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s alone: ParseJWTKeys = %v, want an error: %s", name, err, test.want)
 		}
 	}
@@ -400,12 +401,12 @@ func TestUnknownKeysAreSkipped(t *testing.T) {
 // minute for each claim.
 func TestRejectedClaimsAreLogged(t *testing.T) {
 	s := newSigners(t)
-	keys, _, err := ParseJWTKeys(s.pem)
+	keys, _, err := jwtverify.ParseKeys(s.pem)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	identify := jwtIdentity(t, JWTOptions{Keys: keys, Issuer: "https://issuer", Audience: "models", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	identify := verifierIdentity(t, jwtverify.Options{Keys: keys, Issuer: "https://issuer", Audience: "models", Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 2 {
 		for _, change := range []map[string]any{{"aud": []string{}}, {"aud": 7}, {"iss": []string{"a"}}, {"nbf": "soon"}, {"exp": true}} {
 			who(identify, "Authorization", "Bearer "+token(t, jwt.SigningMethodRS256, s.rsa, change, nil))
@@ -428,12 +429,12 @@ func TestRejectedClaimsAreLogged(t *testing.T) {
 // logged once.
 func TestTokensWithoutExpAreLogged(t *testing.T) {
 	s := newSigners(t)
-	keys, _, err := ParseJWTKeys(s.pem)
+	keys, _, err := jwtverify.ParseKeys(s.pem)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	identify := jwtIdentity(t, JWTOptions{Keys: keys, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	identify := verifierIdentity(t, jwtverify.Options{Keys: keys, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	other, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -53,6 +54,7 @@ func (a API) do(ctx context.Context, request proto.Message) *pb.Result {
 		c.Attempt = requestid.AttemptOf(ctx)
 	}
 	m.calls = append(m.calls, c)
+	Authorize(auth.From(ctx), m.calls)
 	results := a.Decider.Do(ctx, m.calls)
 	defer results.Release()
 	return results.Get(0)
@@ -117,9 +119,24 @@ func (a API) batch(ctx context.Context, b *pb.BatchRequest, charge bool) (*pb.Ba
 		c.Replay = c.Replay || charge
 		m.calls = append(m.calls, c)
 	}
+	Authorize(auth.From(ctx), m.calls)
 	results := a.Decider.Do(ctx, m.calls)
 	defer results.Release()
 	return &pb.BatchResponse{Results: results.All()}, nil
+}
+
+// Authorize rejects the calls of keys that their caller may not use. Each is charged nothing,
+// and does not affect the others. It allocates nothing for a call that it does not reject.
+func Authorize(g *auth.Grant, calls []call.Call) {
+	if g.AllKeys() {
+		return
+	}
+	for i := range calls {
+		c := &calls[i]
+		if err := g.ForKey(c.Key, c.Kind == call.Peek); err != nil {
+			c.Err = err
+		}
+	}
 }
 
 func tooMany(items, limit int) error {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -155,15 +156,20 @@ func notUTF8(message protoreflect.MessageDescriptor, data []byte) (field, value 
 // that cannot be decoded, and whose SendMsg waits for a peer that does not read.
 type decodingStream struct {
 	grpc.ServerStream
-	in  incoming
-	out *sendQueue
+	ctx     context.Context // of the ServerStream, with the session
+	session *auth.Session   // nil: nothing ends it
+	in      incoming
+	out     *sendQueue
 
 	rejections *Rejections
 }
 
-func newDecodingStream(ss grpc.ServerStream, out *sendQueue, rejections *Rejections) *decodingStream {
-	return &decodingStream{ServerStream: ss, in: incoming{receive: ss.RecvMsg}, out: out, rejections: rejections}
+func newDecodingStream(ctx context.Context, session *auth.Session, ss grpc.ServerStream, out *sendQueue, rejections *Rejections) *decodingStream {
+	return &decodingStream{ServerStream: ss, ctx: ctx, session: session, in: incoming{receive: ss.RecvMsg}, out: out, rejections: rejections}
 }
+
+// Context implements grpc.ServerStream.
+func (s *decodingStream) Context() context.Context { return s.ctx }
 
 // SendMsg implements grpc.ServerStream.
 func (s *decodingStream) SendMsg(message any) error {
@@ -177,6 +183,9 @@ func (s *decodingStream) SendMsg(message any) error {
 // RecvMsg implements grpc.ServerStream.
 func (s *decodingStream) RecvMsg(message any) error {
 	err := s.in.decode(message)
+	if err == nil {
+		err = s.session.Err() // a message that came after the end is not handled
+	}
 	if s.in.err != nil {
 		s.rejections.Count(GRPCInterface, s.in.why)
 	}
@@ -200,7 +209,7 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 		refusable := slices.Contains(u.refusable, m.MethodName)
 		m.Handler = func(srv any, ctx context.Context, receive func(any) error, interceptor grpc.UnaryServerInterceptor) (answer any, err error) {
 			defer guard.recover(name, &err)
-			if err := guard.streams.check(ctx); err != nil {
+			if err := guard.check(ctx); err != nil {
 				return nil, err
 			}
 			if refusable {

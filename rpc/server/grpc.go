@@ -3,6 +3,7 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"runtime/debug"
 	"slices"
@@ -18,9 +19,11 @@ import (
 	"google.golang.org/grpc/reflection"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -69,6 +72,8 @@ type GRPCOptions struct {
 	Rejections *Rejections
 	// Admission refuses new calls of RateLimiter. Nil: all are admitted.
 	Admission *Admission
+	// Access decides who may call. Nil: everybody.
+	Access *auth.Authority
 	// Services are served, too, and shown by reflection.
 	Services []UnaryService
 	// Server options such as credentials; they come last.
@@ -90,7 +95,8 @@ type UnaryService struct {
 // health and reflection. The caller may register more services, such as Peer,
 // before it serves. Reflection shows the public ones only. Streams of all services
 // end with InvalidArgument at a message that cannot be decoded, and with Internal
-// at a panic; of unary calls only those of RateLimiter and of Services do.
+// at a panic; of unary calls only those of RateLimiter and of Services do. Access
+// decides about the same calls.
 //
 // A connection is cut off a minute after its time is up, with the streams that
 // are still open on it: a long stream should end itself before.
@@ -110,7 +116,7 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 	if o.Streams == nil {
 		o.Streams = NewStreamLimits(nil, nil)
 	}
-	guard := guard{o.Logger, o.Streams, o.Rejections, o.Admission}
+	guard := guard{o.Logger, o.Streams, o.Rejections, o.Admission, o.Access}
 	// Windows are fixed, because grpc-go's would grow up to 16 MiB for a peer that
 	// sends much. Larger ones, and larger buffers, were measured to be no better. Nor
 	// are stream workers, of which each long stream would keep one.
@@ -118,7 +124,7 @@ func NewGRPC(svc pb.RateLimiterServer, o GRPCOptions) *grpc.Server {
 		grpc.ForceServerCodecV2(grpcCodec{encoding.GetCodecV2("proto")}),
 		grpc.ChainStreamInterceptor(guard.stream),
 		grpc.UnknownServiceHandler(guard.unknown),
-		grpc.InTapHandle(o.Streams.tap),
+		grpc.InTapHandle(guard.tap),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -207,15 +213,33 @@ type guard struct {
 	streams    *StreamLimits
 	rejections *Rejections
 	admission  *Admission
+	access     *auth.Authority
+}
+
+// tap counts a stream, and decides who may have it, before anything of it is read. The error,
+// if any, is in the context, see [StreamLimits.tap].
+func (g guard) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	ctx, err := g.streams.tap(ctx, info)
+	return g.access.GRPC(ctx, info.FullMethodName, info.Header), err
+}
+
+// check returns the error of a call or a stream that tap has found.
+func (g guard) check(ctx context.Context) error {
+	if err := g.streams.check(ctx); err != nil {
+		return err
+	}
+	return g.access.Check(ctx)
 }
 
 // stream is an interceptor: streams are long, so what it costs does not matter.
 func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer g.recover(info.FullMethod, &err)
-	if err := g.streams.check(ss.Context()); err != nil {
+	if err := g.check(ss.Context()); err != nil {
 		return err
 	}
-	return next(srv, newDecodingStream(ss, newSendQueue(ss.Context(), g.streams), g.rejections))
+	ctx, session := g.access.Open(ss.Context(), info.FullMethod)
+	defer session.Close()
+	return next(srv, newDecodingStream(ctx, session, ss, newSendQueue(ctx, g.streams), g.rejections))
 }
 
 // unknown answers calls of methods that the server does not have, as grpc-go would.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package proxy
+package jwtverify
 
 import (
 	"bytes"
@@ -23,43 +23,43 @@ import (
 	shown "github.com/bucketring/bucketring/internal/text"
 )
 
-// JWTKeys are public keys or secrets that verify tokens.
-type JWTKeys []jwtKey
+// Keys are public keys or secrets that verify tokens.
+type Keys []verifyingKey
 
-type jwtKey struct {
+type verifyingKey struct {
 	id      string // kid; empty: any
 	methods []string
 	key     jwt.VerificationKey
 }
 
-// jwtMethods are the algorithms of all supported keys.
-var jwtMethods = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256"}
+// allMethods are the algorithms of all supported keys.
+var allMethods = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "HS256"}
 
 const (
-	minRSABits    = 2048
-	minJWTSecret  = 32 // bytes; RFC 7518 requires it for HS256
-	maxJWTKeys    = 64
-	jwtKeyAdvice  = "must be public keys in PEM or a JWKS"
-	jwtPrivateKey = "contains a private key: use the public key"
+	minRSABits = 2048
+	minSecret  = 32 // bytes; RFC 7518 requires it for HS256
+	maxKeys    = 64
+	keyAdvice  = "must be public keys in PEM or a JWKS"
+	privateKey = "contains a private key: use the public key"
 )
 
-// ParseJWTSecret returns the key for HS256 from the content of a file. Line ends at
+// ParseSecret returns the key for HS256 from the content of a file. Line ends at
 // the end are ignored. The secret must have at least 32 bytes.
-func ParseJWTSecret(text []byte) (JWTKeys, error) {
+func ParseSecret(text []byte) (Keys, error) {
 	secret := bytes.TrimRight(text, "\r\n")
-	if len(secret) < minJWTSecret {
-		return nil, fmt.Errorf("must have at least %d bytes, got %d; make one with: openssl rand -hex 32", minJWTSecret, len(secret))
+	if len(secret) < minSecret {
+		return nil, fmt.Errorf("must have at least %d bytes, got %d; make one with: openssl rand -hex 32", minSecret, len(secret))
 	}
-	return JWTKeys{{methods: []string{"HS256"}, key: slices.Clone(secret)}}, nil
+	return Keys{{methods: []string{"HS256"}, key: slices.Clone(secret)}}, nil
 }
 
-// ParseJWTKeys parses 1 to 64 public keys: PEM blocks (public keys or certificates)
+// ParseKeys parses 1 to 64 public keys: PEM blocks (public keys or certificates)
 // or a JSON Web Key Set. RSA keys of at least 2,048 bits, ECDSA keys on P-256, P-384
 // or P-521, and Ed25519 keys are supported. Private keys and secrets are errors.
 //
 // Other keys of a set are skipped (RFC 7517, section 5), and skipped says why, unless
 // none is left.
-func ParseJWTKeys(text []byte) (keys JWTKeys, skipped []error, err error) {
+func ParseKeys(text []byte) (keys Keys, skipped []error, err error) {
 	text = bytes.TrimSpace(text)
 	if bytes.HasPrefix(text, []byte("{")) {
 		keys, skipped, err = parseJWKS(text)
@@ -72,28 +72,28 @@ func ParseJWTKeys(text []byte) (keys JWTKeys, skipped []error, err error) {
 	case len(keys) == 0 && len(skipped) > 0:
 		return nil, nil, fmt.Errorf("has no key that can be used:\n%w", errors.Join(skipped...))
 	case len(keys) == 0:
-		return nil, nil, errors.New(jwtKeyAdvice)
-	case len(keys) > maxJWTKeys:
-		return nil, nil, fmt.Errorf("must have at most %d keys, got %d", maxJWTKeys, len(keys))
+		return nil, nil, errors.New(keyAdvice)
+	case len(keys) > maxKeys:
+		return nil, nil, fmt.Errorf("must have at most %d keys, got %d", maxKeys, len(keys))
 	}
 	return keys, skipped, nil
 }
 
-func parsePEM(text []byte) (keys JWTKeys, err error) {
+func parsePEM(text []byte) (keys Keys, err error) {
 	for len(text) > 0 {
 		block, rest := pem.Decode(text)
 		if block == nil {
-			return nil, errors.New(jwtKeyAdvice)
+			return nil, errors.New(keyAdvice)
 		}
 		text = bytes.TrimSpace(rest)
 		var public any
 		switch {
 		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return nil, errors.New(jwtPrivateKey)
+			return nil, errors.New(privateKey)
 		case block.Type == "CERTIFICATE":
 			cert, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", jwtKeyAdvice, err)
+				return nil, fmt.Errorf("%s: %w", keyAdvice, err)
 			}
 			public = cert.PublicKey
 		case block.Type == "RSA PUBLIC KEY":
@@ -102,7 +102,7 @@ func parsePEM(text []byte) (keys JWTKeys, err error) {
 			public, err = x509.ParsePKIXPublicKey(block.Bytes)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", jwtKeyAdvice, err)
+			return nil, fmt.Errorf("%s: %w", keyAdvice, err)
 		}
 		k, err := publicKey(public)
 		if err != nil {
@@ -114,22 +114,22 @@ func parsePEM(text []byte) (keys JWTKeys, err error) {
 }
 
 // publicKey returns a key with its algorithms.
-func publicKey(public any) (jwtKey, error) {
+func publicKey(public any) (verifyingKey, error) {
 	switch k := public.(type) {
 	case *rsa.PublicKey:
 		if k.N.BitLen() < minRSABits {
-			return jwtKey{}, fmt.Errorf("an RSA key must have at least %d bits, got %d", minRSABits, k.N.BitLen())
+			return verifyingKey{}, fmt.Errorf("an RSA key must have at least %d bits, got %d", minRSABits, k.N.BitLen())
 		}
-		return jwtKey{key: k, methods: []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}}, nil
+		return verifyingKey{key: k, methods: []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}}, nil
 	case *ecdsa.PublicKey:
 		methods := map[elliptic.Curve]string{elliptic.P256(): "ES256", elliptic.P384(): "ES384", elliptic.P521(): "ES512"}
 		if m, ok := methods[k.Curve]; ok {
-			return jwtKey{key: k, methods: []string{m}}, nil
+			return verifyingKey{key: k, methods: []string{m}}, nil
 		}
 	case ed25519.PublicKey:
-		return jwtKey{key: k, methods: []string{"EdDSA"}}, nil
+		return verifyingKey{key: k, methods: []string{"EdDSA"}}, nil
 	}
-	return jwtKey{}, fmt.Errorf("must be an RSA, ECDSA (P-256, P-384 or P-521) or Ed25519 key, got %T", public)
+	return verifyingKey{}, fmt.Errorf("must be an RSA, ECDSA (P-256, P-384 or P-521) or Ed25519 key, got %T", public)
 }
 
 // jwk has the supported fields of a key in a JWKS.
@@ -140,7 +140,7 @@ type jwk struct {
 	KeyOps                  []string        `json:"key_ops"`
 }
 
-func parseJWKS(text []byte) (keys JWTKeys, skipped []error, err error) {
+func parseJWKS(text []byte) (keys Keys, skipped []error, err error) {
 	var set struct{ Keys []json.RawMessage }
 	if err := json.Unmarshal(text, &set); err != nil {
 		return nil, nil, errors.New("is not a JWKS: the JSON is invalid") // the error of Unmarshal may contain a part of a key
@@ -151,7 +151,7 @@ func parseJWKS(text []byte) (keys JWTKeys, skipped []error, err error) {
 		case errors.Is(err, errPrivateKey):
 			return nil, nil, fmt.Errorf("key %d of the JWKS: %w", i+1, err)
 		case errors.Is(err, errOtherUse):
-		case err != nil && len(skipped) < maxJWTKeys:
+		case err != nil && len(skipped) < maxKeys:
 			skipped = append(skipped, fmt.Errorf("key %d of the JWKS: %w", i+1, err))
 		case err == nil:
 			keys = append(keys, key)
@@ -161,42 +161,42 @@ func parseJWKS(text []byte) (keys JWTKeys, skipped []error, err error) {
 }
 
 var (
-	errPrivateKey = errors.New(jwtPrivateKey)
+	errPrivateKey = errors.New(privateKey)
 	errOtherUse   = errors.New("is not for signatures")
 )
 
-func parseJWK(text []byte) (jwtKey, error) {
+func parseJWK(text []byte) (verifyingKey, error) {
 	var k jwk
 	if err := json.Unmarshal(text, &k); err != nil {
-		return jwtKey{}, errors.New("is not a JWK: a member has the wrong type")
+		return verifyingKey{}, errors.New("is not a JWK: a member has the wrong type")
 	}
 	if k.isPrivate() {
-		return jwtKey{}, errPrivateKey
+		return verifyingKey{}, errPrivateKey
 	}
 	switch {
 	case k.Use == "enc" || len(k.KeyOps) > 0 && !slices.Contains(k.KeyOps, "verify"):
-		return jwtKey{}, errOtherUse
+		return verifyingKey{}, errOtherUse
 	case k.Use != "" && k.Use != "sig":
-		return jwtKey{}, fmt.Errorf("use must be sig, got %s", shown.Quote(k.Use))
+		return verifyingKey{}, fmt.Errorf("use must be sig, got %s", shown.Quote(k.Use))
 	}
 	return k.parse()
 }
 
 func (k *jwk) isPrivate() bool { return k.D != nil || k.K != nil || k.Kty == "oct" }
 
-func (k *jwk) parse() (jwtKey, error) {
+func (k *jwk) parse() (verifyingKey, error) {
 	public, err := k.public()
 	if err != nil {
-		return jwtKey{}, err
+		return verifyingKey{}, err
 	}
 	key, err := publicKey(public)
 	if err != nil {
-		return jwtKey{}, err
+		return verifyingKey{}, err
 	}
 	key.id = k.Kid
 	if k.Alg != "" {
 		if !slices.Contains(key.methods, k.Alg) {
-			return jwtKey{}, fmt.Errorf("alg %s does not match the key: must be one of %s", shown.Quote(k.Alg), strings.Join(key.methods, ", "))
+			return verifyingKey{}, fmt.Errorf("alg %s does not match the key: must be one of %s", shown.Quote(k.Alg), strings.Join(key.methods, ", "))
 		}
 		key.methods = []string{k.Alg}
 	}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/bucketring/bucketring/internal/auth"
+	"github.com/bucketring/bucketring/internal/tokenfile"
+)
+
+// openAuth loads who may call, if it is configured.
+func (n *Node) openAuth() (err error) {
+	if n.config.Auth == "" {
+		return nil
+	}
+	n.access, err = auth.New(auth.Options{
+		Path: n.config.Auth, NodeKeys: n.nodeKeys, Logger: n.log, Registry: n.registry,
+		PeersProve: func() bool { return len(n.keys.current()) > 0 },
+	})
+	return err
+}
+
+// nodeKeys returns the keys of the tokens of members, the one to use first. Without a
+// cluster key there are no other members, and the process has a key of its own.
+func (n *Node) nodeKeys() [][]byte {
+	if keys := n.keys.current(); len(keys) > 0 {
+		return keys
+	}
+	return ownKey()
+}
+
+var ownKey = sync.OnceValue(func() [][]byte {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	return [][]byte{key}
+})
+
+// nodeCredentials are the credentials by which this node calls itself and other members as
+// callers do.
+func (n *Node) nodeCredentials() []grpc.DialOption {
+	if n.access == nil {
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithPerRPCCredentials(tokenfile.Func(func() (string, error) { return auth.NodeToken(n.nodeKeys()[0]), nil }))}
+}
+
+// runAuth keeps the callers up to date until ctx is done.
+func (n *Node) runAuth(ctx context.Context) error {
+	if n.access != nil {
+		n.access.Run(ctx)
+	}
+	return nil
+}
