@@ -40,7 +40,7 @@ func openClient(k *kind, rest string, o Options) (builtin, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	c, err := client.Dial(client.Options{Addrs: addrs, TLS: o.TLS, Insecure: o.Insecure, Timeout: o.Timeout})
+	c, err := client.Dial(client.Options{Addrs: addrs, TLS: o.TLS, Insecure: o.Insecure, Timeout: o.Timeout, DialOptions: o.tokenOptions()})
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func dial(at string, o Options) (*grpc.ClientConn, error) {
 	if o.TLS != nil {
 		creds = credentials.NewTLS(o.TLS)
 	}
-	conn, err := grpc.NewClient(at,
+	conn, err := grpc.NewClient(at, append(o.tokenOptions(),
 		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
@@ -73,12 +73,20 @@ func dial(at string, o Options) (*grpc.ClientConn, error) {
 		grpc.WithNoProxy(),
 		grpc.WithIdleTimeout(0),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 3 * time.Second}),
-	)
+	)...)
 	if err != nil {
 		return nil, err
 	}
 	conn.Connect()
 	return conn, nil
+}
+
+// tokenOptions are the options of connections that send the token.
+func (o Options) tokenOptions() []grpc.DialOption {
+	if o.Token == nil {
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithPerRPCCredentials(o.Token)}
 }
 
 func (u *grpcTarget) describe() string { return "" }

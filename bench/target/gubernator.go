@@ -31,6 +31,7 @@ func openGubernator(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Token = nil // it is for nodes
 	conn, err := dial(at, o)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/bench"
+	"github.com/bucketring/bucketring/internal/tokenfile"
 )
 
 var (
@@ -36,6 +37,7 @@ type httpTarget struct {
 	client   *http.Client
 	conns    *connections
 	throttle *throttle
+	token    *tokenfile.Source // nil: none
 }
 
 func openHTTP(k *kind, rest string, o Options) (builtin, error) {
@@ -72,7 +74,7 @@ func openHTTP(k *kind, rest string, o Options) (builtin, error) {
 	return &httpTarget{newBase(k, root, o), root, &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}, newConnections(count), newThrottle()}, nil
+	}, newConnections(count), newThrottle(), o.Token}, nil
 }
 
 func (w *httpTarget) describe() string { return "" }
@@ -218,6 +220,13 @@ func (w *httpTarget) send(ctx context.Context, method, path string, body, out an
 	}
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	if w.token != nil {
+		header, err := w.token.Header()
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		request.Header.Set("Authorization", header)
 	}
 	response, err := w.client.Do(request)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/bench"
+	"github.com/bucketring/bucketring/internal/tokenfile"
 )
 
 // Defaults of [Options].
@@ -76,6 +77,9 @@ type Options struct {
 	TLS *tls.Config
 	// Insecure allows plaintext to any address.
 	Insecure bool
+
+	// Token is sent to client, grpc, http and rls. Nil: none.
+	Token *tokenfile.Source
 
 	// NoIDs sends checks without a request id, as callers do that never repeat a call. So
 	// nodes and the client library may answer them from slices. Only for client, grpc and

@@ -37,6 +37,7 @@ type benchFlags struct {
 	options  suite.Options
 	servers  []string
 	tls      tlsFlags
+	token    tokenFlag
 	trace    string
 	speed    float64
 	rate     rate
@@ -62,6 +63,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	f.StringVar(&o.Target, "target", "", "target, such as grpc:HOST:PORT, http://HOST:PORT, openai:http://HOST:PORT, rls:HOST:PORT or null:; with --local also grpc: and http:")
 	f.StringArrayVar(&o.Versus, "vs", nil, "target to compare with in alternating rounds, such as redis://localhost:6379 or redis-lua://localhost; may be repeated")
 	f.IntVar(&o.Rounds, "rounds", 0, "rounds of each target (default 1, with --vs 5)")
+	b.token.declare(f)
 	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow connections to other machines without TLS")
 	b.tls.declare(f)
 	f.StringVar(&o.Targets.Domain, rlsDomain, "", "domain of requests to rls: targets (default "+target.DefaultDomain+")")
@@ -155,6 +157,10 @@ func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 	}
 	if o.Overload {
 		b.setOverloadDefaults(given)
+	}
+	var err error
+	if o.Targets.Token, err = b.token.source(cmd, s); err != nil {
+		return err
 	}
 	o.Rate = float64(b.rate)
 	o.Arrivals = suite.Arrival(b.arrivals)

@@ -31,6 +31,7 @@ type apiCall struct {
 	streams *streams
 	server  string
 	timeout time.Duration
+	token   tokenFlag
 	output  *format
 	body    body
 }
@@ -48,6 +49,7 @@ func (c *apiCall) connectionFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&c.server, "server", "", "gRPC address of the node (default $BUCKETRING_SERVER or "+defaultServer+")")
 	flags.DurationVar(&c.timeout, "timeout", 5*time.Second, "time to wait for the answer")
+	c.token.declare(flags)
 	c.output = addFormat(flags)
 }
 
@@ -76,7 +78,11 @@ func (c *apiCall) post(cmd *cobra.Command, path string) error {
 // do sends a request to the API and prints the answer, as JSON or with printTable.
 func (c *apiCall) do(cmd *cobra.Command, method, target string, text []byte, printTable func(*remoteService, *responseRecorder)) error {
 	server := c.streams.flagOrEnv(c.server, "BUCKETRING_SERVER", defaultServer)
-	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	token, err := c.token.source(cmd, c.streams)
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient(server, append(tokenDialOptions(token), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		return usageError(cmd, fmt.Errorf("--server %s: %w", server, err), "")
 	}
@@ -110,6 +116,8 @@ func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorde
 	switch a.status {
 	case http.StatusBadRequest:
 		return usageError(cmd, errors.New(a.message()), "")
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return errorWithHint(errors.New(server+": "+a.message()), tokenHint)
 	case http.StatusNotFound, http.StatusConflict:
 		return errorWithHint(errors.New(a.message()), "")
 	case http.StatusServiceUnavailable:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bucketring/bucketring/internal/tokenfile"
 	"github.com/bucketring/bucketring/rpc/httpapi"
 )
 
@@ -55,16 +56,22 @@ on then: repeat the command to see the result.`,
 	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or "+defaultHTTP+")")
 	timeout := flags.Duration("timeout", 90*time.Second, "time to wait until the members agree")
 	force := flags.Bool("force", false, "decide without votes if there is no majority; if the member still runs, limits may be exceeded")
+	var token tokenFlag
+	token.declare(flags)
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		target, err := dialAddress(s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
 			return usageError(cmd, fmt.Errorf("--http: %w", err), "")
 		}
+		credentials, err := token.source(cmd, s)
+		if err != nil {
+			return err
+		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
 		defer cancel()
-		answer, text, err := forget(ctx, target, args[0], *force)
-		for told := false; err == nil && !answer.Forgotten; answer, text, err = forget(ctx, target, args[0], *force) {
+		answer, text, err := forget(ctx, target, args[0], *force, credentials)
+		for told := false; err == nil && !answer.Forgotten; answer, text, err = forget(ctx, target, args[0], *force, credentials) {
 			if !told {
 				s.notef("waiting: %s\n", answer.Message)
 				told = true
@@ -91,7 +98,7 @@ on then: repeat the command to see the result.`,
 }
 
 // forget asks a node to forget a member. It returns the answer, also as JSON.
-func forget(ctx context.Context, target, member string, force bool) (answer httpapi.Forgotten, text []byte, err error) {
+func forget(ctx context.Context, target, member string, force bool, token *tokenfile.Source) (answer httpapi.Forgotten, text []byte, err error) {
 	body, err := json.Marshal(map[string]any{"member": member, "force": force})
 	if err != nil {
 		return answer, nil, fmt.Errorf("encode request: %w", err)
@@ -101,6 +108,9 @@ func forget(ctx context.Context, target, member string, force bool) (answer http
 		return answer, nil, err
 	}
 	r.Header.Set("Content-Type", "application/json")
+	if err := setToken(r, token); err != nil {
+		return answer, nil, err
+	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return answer, nil, unanswered(target, err)
@@ -109,6 +119,9 @@ func forget(ctx context.Context, target, member string, force bool) (answer http
 	text, err = io.ReadAll(io.LimitReader(resp.Body, maxStatus))
 	if err != nil {
 		return answer, nil, errorWithHint(fmt.Errorf("%s: read the answer: %w", target, err), "")
+	}
+	if err := refusedError(target, resp, text); err != nil {
+		return answer, nil, err
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
 		var problem struct{ Error, Message string }

@@ -23,6 +23,7 @@ import (
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/node"
+	"github.com/bucketring/bucketring/internal/tokenfile"
 )
 
 func newStatus(s *streams) *cobra.Command {
@@ -52,6 +53,8 @@ be. To see the partition of a key, use: bucketring keys KEY`,
 	timeout := flags.Duration("timeout", 5*time.Second, "time to wait for the answer")
 	partitions := flags.Bool("partitions", false, "list the partitions")
 	member := flags.String("member", "", "with --partitions: only those of this member")
+	var token tokenFlag
+	token.declare(flags)
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *member != "" && !*partitions {
@@ -70,7 +73,11 @@ be. To see the partition of a key, use: bucketring keys KEY`,
 				path += "?" + url.Values{"member": {*member}}.Encode()
 			}
 		}
-		text, err := fetchStatus(ctx, target, path)
+		credentials, err := token.source(cmd, s)
+		if err != nil {
+			return err
+		}
+		text, err := fetchStatus(ctx, target, path, credentials)
 		if err != nil {
 			return err
 		}
@@ -100,9 +107,12 @@ const notHTTP = "check that this is the HTTP address of a node"
 // maxStatus bounds the size of a status, in bytes.
 const maxStatus = 64 << 20
 
-func fetchStatus(ctx context.Context, target, path string) ([]byte, error) {
+func fetchStatus(ctx context.Context, target, path string, token *tokenfile.Source) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+path, http.NoBody)
 	if err != nil {
+		return nil, err
+	}
+	if err := setToken(r, token); err != nil {
 		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(r)
@@ -113,6 +123,9 @@ func fetchStatus(ctx context.Context, target, path string) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
 	if err != nil {
 		return nil, errorWithHint(fmt.Errorf("%s: read the status: %w", target, err), "")
+	}
+	if err := refusedError(target, resp, text); err != nil {
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, errorWithHint(fmt.Errorf("%s answered %s", target, resp.Status), notHTTP)
@@ -236,6 +249,9 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 	}
 	if len(c.EnvoySkew) > 0 {
 		add("rules for Envoy differ: %s", policyGroups(c.EnvoySkew))
+	}
+	if n.Auth != nil && n.Auth.LastError != "" {
+		add("the file of callers cannot be used, so the previous callers stay in force: %s", n.Auth.LastError)
 	}
 	if n.Policy.LastError != "" {
 		add("the policy files cannot be used, so the previous policy stays in force: %s", n.Policy.LastError)

@@ -22,7 +22,7 @@ const (
 	// maxBytes bounds a file.
 	maxBytes = 64 << 10
 	// interval is how long a token is used before the file is looked at again.
-	interval = time.Second
+	interval = 100 * time.Millisecond
 )
 
 // Source gives a token. It is safe for concurrent use.
