@@ -68,8 +68,8 @@ func (c *Config) validateEnvoy(p *problems) {
 			p.add("envoy_listen", "the path of a socket must have 1 to %d bytes, got %q", maxUnixPath, path)
 		case c.EnvoyCAFile != "" && c.EnvoyCertFile == "":
 			p.add("envoy_cert_file", "must be set: with --envoy-ca-file, --envoy-listen uses TLS and needs a certificate")
-		case !c.Insecure && !local && !isLoopback(host) && (c.EnvoyCertFile == "" || c.EnvoyCAFile == ""):
-			p.add("envoy_listen", exposed+"any client could use up any limit; set --envoy-cert-file, --envoy-key-file and --envoy-ca-file, or allow it with --insecure", c.EnvoyListen)
+		case !c.Insecure && c.Auth == "" && !local && !isLoopback(host) && (c.EnvoyCertFile == "" || c.EnvoyCAFile == ""):
+			p.add("envoy_listen", exposed+"any client could use up any limit; set --envoy-cert-file, --envoy-key-file and --envoy-ca-file, list who may call with --auth, or allow it with --insecure", c.EnvoyListen)
 		}
 		c.distinctFromNode(p, "envoy_listen", c.EnvoyListen)
 	}
@@ -77,8 +77,8 @@ func (c *Config) validateEnvoy(p *problems) {
 		switch host, err := splitAddress(c.EnvoyHTTP); {
 		case err != nil:
 			p.add("envoy_http", "%w", err)
-		case !c.Insecure && !isLoopback(host):
-			p.add("envoy_http", exposed+"any client could use up any limit; use a loopback address, or allow it with --insecure", c.EnvoyHTTP)
+		case !c.Insecure && c.Auth == "" && !isLoopback(host):
+			p.add("envoy_http", exposed+"any client could use up any limit; use a loopback address, list who may call with --auth, or allow it with --insecure", c.EnvoyHTTP)
 		}
 		c.distinctFromNode(p, "envoy_http", c.EnvoyHTTP)
 		p.distinct("envoy_http", c.EnvoyHTTP, "envoy_listen", c.EnvoyListen)

@@ -193,8 +193,9 @@ func (n *Node) openProxy() (err error) {
 	n.proxy, err = NewProxy(c.Proxy, ProxyOptions{
 		Prefix: "proxy_", Policy: n.policies.Current, Logger: n.log, Registry: n.registry,
 		Nodes: client.Options{
-			Addrs: []string{dialable(n.grpcListener.Addr())}, Insecure: c.Insecure, Timeout: proxyTimeout(c.ForwardTimeout),
-			DialOptions: n.nodeCredentials(),
+			Addrs: []string{dialable(n.grpcListener.Addr())}, Insecure: c.Insecure || n.access != nil, Timeout: proxyTimeout(c.ForwardTimeout),
+			// The credentials do not leave the machine in plaintext: this node forwards calls as a member.
+			DisableOwnerRouting: n.access != nil && !c.Insecure, DialOptions: n.nodeCredentials(),
 		},
 	})
 	if err != nil {
