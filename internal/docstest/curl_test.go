@@ -29,10 +29,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// curl implements the options of curl that the documents use: -s, -i, -X, -d and
+// curl implements the options of curl that the documents use: -s, -i, -X, -d, -H and
 // one URL on localhost. addresses are pairs of a documented and an actual address.
 func curl(args, addresses []string, out io.Writer) error {
-	var method, body, host, path string
+	var method, body, host, path, more string
 	var headers bool
 	for len(args) > 0 {
 		arg := args[0]
@@ -45,6 +45,8 @@ func curl(args, addresses []string, out io.Writer) error {
 			method, args = args[0], args[1:]
 		case arg == "-d" && len(args) > 0:
 			body, args = args[0], args[1:]
+		case arg == "-H" && len(args) > 0:
+			more, args = more+args[0]+"\r\n", args[1:]
 		case strings.HasPrefix(arg, "localhost:"):
 			host, path, _ = strings.Cut(arg, "/")
 			path = "/" + path
@@ -71,7 +73,7 @@ func curl(args, addresses []string, out io.Writer) error {
 		return err
 	}
 	defer conn.Close()
-	request := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n", method, path, host)
+	request := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n%s", method, path, host, more)
 	if body != "" {
 		request += fmt.Sprintf("Content-Length: %d\r\nContent-Type: application/x-www-form-urlencoded\r\n", len(body))
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/config"
 )
 
@@ -37,21 +38,24 @@ tiers:
 default_tier: tiny
 `
 	const rules = "domain: d\ndescriptors: [{ key: k, rate_limit: { unit: day, requests_per_unit: 1 } }]\n"
-	for name, text := range map[string]string{"policy.yaml": policy, "rules.yaml": rules} {
+	token, hash := auth.NewToken()
+	callers := fmt.Sprintf("callers: [{name: a, scopes: [call, metrics], tokens: [%s]}]\n", hash)
+	for name, text := range map[string]string{"policy.yaml": policy, "rules.yaml": rules, "auth.yaml": callers} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.run(t, "bucketring serve --policy policy.yaml --data state --envoy-config rules.yaml")
+	s.run(t, "bucketring serve --policy policy.yaml --data state --envoy-config rules.yaml --auth auth.yaml")
+	bearer := " -H 'Authorization: Bearer " + token + "'"
 	for _, call := range []string{
 		`check -d '{"key":"a"}'`,
 		`check -d '{"key":"a"}'`,
 		`reserve -d '{"key":"a","input_tokens":10,"max_output_tokens":10,"request_id":"r"}'`,
 		`settle -d '{"key":"a","request_id":"r","output_tokens":5000}'`,
 	} {
-		s.run(t, "curl -s localhost:6470/v1/"+call)
+		s.run(t, "curl -s localhost:6470/v1/"+call+bearer)
 	}
-	checkTable(t, operating, "metrics", metricsTable(s.get("/metrics")))
+	checkTable(t, operating, "metrics", metricsTable(s.run(t, "curl -s localhost:6470/metrics"+bearer)))
 }
 
 var (
