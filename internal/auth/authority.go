@@ -125,26 +125,28 @@ func (a *Authority) Run(ctx context.Context) {
 	keys.Wait()
 }
 
+// retryKeys is how soon a file with keys for JWTs is watched again that could not be read.
+const retryKeys = 5 * time.Second
+
 // watchKeys loads the callers again when the file with the keys for JWTs changes.
 func (a *Authority) watchKeys(ctx context.Context) {
 	for ctx.Err() == nil {
 		path := a.loader.Current().jwtFile
 		watching, stop := context.WithCancel(ctx)
 		var done sync.WaitGroup
+		var retry <-chan time.Time
 		if path != "" {
-			type file struct{}
-			l, err := filewatch.Load(filewatch.Options[file]{
-				Path: path, What: "keys for JWTs", Logger: a.options.Logger, Debounce: a.options.Debounce, Poll: a.options.Poll,
-				Parse:    func([]yamldoc.File) (*file, error) { return &file{}, nil },
-				OnReload: func(_, _ *file) { _ = a.Reload() }, // which logs
-			})
-			if err == nil { // else the file has just gone, and the callers are the last ones that could be loaded
-				done.Go(func() { l.Run(watching) })
+			if watch, err := a.watchFile(path); err != nil { // the callers are the last ones that could be loaded
+				retry = time.After(retryKeys)
+			} else {
+				done.Go(func() { watch(watching) })
 			}
 		}
 		for same := true; same; {
 			select {
 			case <-ctx.Done():
+				same = false
+			case <-retry:
 				same = false
 			case <-a.changed.C():
 				same = a.loader.Current().jwtFile == path
@@ -153,6 +155,26 @@ func (a *Authority) watchKeys(ctx context.Context) {
 		stop()
 		done.Wait()
 	}
+}
+
+// watchFile returns a function that loads the callers again when the file at path changes,
+// until its context is done. It does so now if the callers have other keys than the file.
+func (a *Authority) watchFile(path string) (watch func(context.Context), err error) {
+	l, err := filewatch.Load(filewatch.Options[secret.Hash]{
+		Path: path, What: "keys for JWTs", Logger: a.options.Logger, Debounce: a.options.Debounce, Poll: a.options.Poll,
+		Parse: func(files []yamldoc.File) (*secret.Hash, error) {
+			hash := secret.Of(string(files[0].Source))
+			return &hash, nil
+		},
+		OnReload: func(_, _ *secret.Hash) { _ = a.Reload() }, // which logs
+	})
+	if err != nil {
+		return nil, err
+	}
+	if now := a.loader.Current(); now.jwtFile == path && now.jwtHash != *l.Current() {
+		_ = a.Reload() // which logs
+	}
+	return l.Run, nil
 }
 
 // Status is the status of the callers, for people.

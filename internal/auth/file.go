@@ -26,7 +26,8 @@ type Callers struct {
 	tokens       secret.Map[*Grant]
 	certificates map[string]*caller // by DNS name in lower case, URI, or cn:NAME
 	jwt          *jwtverify.Verifier
-	jwtFile      string // with its keys; "": none
+	jwtFile      string      // with its keys; "": none
+	jwtHash      secret.Hash // of that file
 
 	seenJWTs  [maxSeen]atomic.Pointer[Grant]
 	seenCerts [maxSeen]atomic.Pointer[certGrant]
@@ -375,7 +376,7 @@ func (p *parser) jwtSettings(section yamldoc.Field, directory string) {
 		p.r.Problem(from, "the keys for JWTs cannot be read: %s: %v", path, err)
 		return
 	}
-	p.callers.jwtFile = path
+	p.callers.jwtFile, p.callers.jwtHash = path, secret.Of(string(source))
 	for _, why := range skipped {
 		if p.log != nil {
 			p.log.Warn("a key for tokens is skipped", "file", path, "error", why)
