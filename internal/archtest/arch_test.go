@@ -112,8 +112,8 @@ var allowedImports = map[string][]string{
 	"internal/yamldoc":      {"internal/nearest"},
 	"internal/mockllm":      {},
 
-	"internal/certs":        {},
-	"internal/tlsfiles":     {},
+	"internal/certs":    {},
+	"internal/tlsfiles": {},
 
 	// Only tests import these.
 	"internal/oracle": {"limiter"},

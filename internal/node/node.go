@@ -14,6 +14,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,7 +29,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -84,6 +84,7 @@ type Node struct {
 	registry       *prometheus.Registry
 
 	boot        cluster.Boot
+	tls         nodeTLS
 	keys        *clusterKeys
 	cluster     *cluster.Cluster
 	replication *replication.Host
@@ -142,6 +143,9 @@ func New(o Options) (*Node, error) {
 }
 
 func (n *Node) assemble() error {
+	if err := n.openTLS(); err != nil { // before the journal: it changes nothing
+		return err
+	}
 	if err := n.openState(); err != nil {
 		return err
 	}
@@ -231,7 +235,7 @@ func (n *Node) openCluster() (err error) {
 		Name: n.config.Name, Boot: runNumber(n.boot),
 		Local: local, Fallback: n.newFallback(local), Owners: n.replication,
 		Keys: n.keys.current, Timeout: n.config.ForwardTimeout,
-		Dial:   []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+		Credentials: n.memberCredentials, Certify: n.certify,
 		Logger: n.log, Registry: n.registry,
 	})
 	return err
@@ -240,7 +244,7 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services()})
+	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services(), Server: n.grpcCredentials()})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.replication.Peer(n.router.Peer()))
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
@@ -326,9 +330,11 @@ func (n *Node) Run(ctx context.Context) error {
 
 	n.cleanups.push("stop servers", n.stopServers)
 	group.Go(func() error { return serve("gRPC", n.grpc.Serve(n.grpcListener), grpc.ErrServerStopped) })
-	group.Go(func() error { return serve("HTTP", n.http.Serve(n.httpListener), http.ErrServerClosed) })
+	group.Go(func() error {
+		return serve("HTTP", n.http.Serve(n.secureHTTP(n.httpListener, "http", callers(n.config.TLS.ClientAuth))), http.ErrServerClosed)
+	})
 	if n.proxy != nil {
-		group.Go(func() error { return n.proxy.Serve(n.proxyListener) })
+		group.Go(func() error { return n.proxy.Serve(n.secureHTTP(n.proxyListener, "proxy", tls.NoClientCert)) })
 	}
 	if e := n.envoy; e != nil && e.grpc != nil {
 		group.Go(func() error { return serve("Envoy", e.grpc.Serve(e.listener), grpc.ErrServerStopped) })
