@@ -63,6 +63,8 @@ type Options struct {
 	// crash, and logs the shutdown at debug level. It is for members that all end
 	// together.
 	SkipLeave bool
+
+	wrapListener func(net.Listener) net.Listener // of HTTP, gRPC and the proxy, for tests; nil: not
 }
 
 // Node is one member of the cluster. Its methods are safe for concurrent use, but
@@ -75,6 +77,7 @@ type Node struct {
 	started         time.Time
 	skipLeave       bool
 	expectedMembers int
+	wrapListener    func(net.Listener) net.Listener // for tests; nil: not
 
 	engine         *limiter.Engine
 	fallbackEngine *limiter.Engine // decides when an owner cannot be reached
@@ -130,7 +133,7 @@ func New(o Options) (*Node, error) {
 	}
 	now := time.Now()
 	n := &Node{
-		config: o.Config, log: o.Logger, onReady: o.OnReady, now: o.Now, started: now, skipLeave: o.SkipLeave, expectedMembers: o.ExpectedMembers,
+		config: o.Config, log: o.Logger, onReady: o.OnReady, now: o.Now, started: now, skipLeave: o.SkipLeave, expectedMembers: o.ExpectedMembers, wrapListener: o.wrapListener,
 		registry: newRegistry(), boot: newBoot(now), cleanups: cleanups{log: o.Logger},
 	}
 	if n.skipLeave {
@@ -286,6 +289,9 @@ func (n *Node) listen(name, address string, member func(netip.Addr) bool, refusa
 		}
 		return nil
 	})
+	if n.wrapListener != nil {
+		l = n.wrapListener(l)
+	}
 	return n.connections.Limit(l, name, member, refusal), nil
 }
 
