@@ -87,9 +87,6 @@ type ServersTLS struct {
 	Name     string `key:"servers_name" help:"name that the certificates of all nodes must have; empty means the host that is dialed"`
 }
 
-// ServersSettings are the names of the settings for [StandaloneProxy.ServersFiles].
-var ServersSettings = tlsfiles.Files{Cert: "servers_cert_file", Key: "servers_key_file", CA: "servers_ca_file"}
-
 // ServersFiles returns the files for connections to nodes.
 func (c *StandaloneProxy) ServersFiles() tlsfiles.Files {
 	f := tlsfiles.Files{Cert: c.ServersTLS.CertFile, Key: c.ServersTLS.KeyFile, CA: c.ServersTLS.CAFile}
@@ -100,6 +97,18 @@ func (c *StandaloneProxy) ServersFiles() tlsfiles.Files {
 		f.CA = c.TLS.CAFile
 	}
 	return f
+}
+
+// ServersSettings are the names of the settings for [StandaloneProxy.ServersFiles].
+func (c *StandaloneProxy) ServersSettings() tlsfiles.Files {
+	names := TLSSettings
+	if c.ServersTLS.CertFile != "" {
+		names.Cert, names.Key = "servers_cert_file", "servers_key_file"
+	}
+	if c.ServersTLS.CAFile != "" {
+		names.CA = "servers_ca_file"
+	}
+	return names
 }
 
 // validateTLS checks the settings of TLS.

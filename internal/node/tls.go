@@ -157,6 +157,9 @@ func (n *Node) ownClient() client.Options {
 	return o
 }
 
+// TLS reports whether listeners take TLS.
+func (n *Node) TLS() bool { return n.tls.files != nil }
+
 // TLSStatus is the TLS of a node.
 type TLSStatus struct {
 	Mode       string            `json:"mode"`
