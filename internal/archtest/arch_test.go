@@ -38,7 +38,7 @@ var allowedImports = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/auth", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/jwtverify", "internal/listenlimit", "internal/overload", "internal/tokenfile"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/auth", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/jwtverify", "internal/listenlimit", "internal/overload", "internal/tlsfiles", "internal/tokenfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
@@ -100,7 +100,7 @@ var allowedImports = map[string][]string{
 	// More leaves.
 	"internal/auth":         {"internal/filewatch", "internal/jwtverify", "internal/nearest", "internal/secret", "internal/share", "internal/yamldoc"},
 	"internal/buildinfo":    {},
-	"internal/config":       {"internal/nearest", "internal/yamldoc"},
+	"internal/config":       {"internal/nearest", "internal/tlsfiles", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
 	"internal/journal":      {"internal/snapshotfile"},
 	"internal/listenlimit":  {"internal/share"},
@@ -115,6 +115,9 @@ var allowedImports = map[string][]string{
 	"internal/trace":        {},
 	"internal/yamldoc":      {"internal/nearest"},
 	"internal/mockllm":      {},
+
+	"internal/certs":    {},
+	"internal/tlsfiles": {},
 
 	// Only tests import these.
 	"internal/oracle": {"limiter"},

@@ -251,7 +251,7 @@ func TestCertificates(t *testing.T) {
 		{[]string{"spiffe://x/envoy"}, "envoy"},
 		{[]string{"other.example", "ENVOY.example"}, "envoy"},
 		{[]string{"cn:old-envoy"}, "envoy"},
-		{[]string{"old-envoy"}, "Unauthenticated: the client certificate is of no caller"},
+		{[]string{"old-envoy"}, `Unauthenticated: the client certificate is of no caller: list one of its names ("old-envoy")`},
 		{[]string{"cn:envoy.example"}, "Unauthenticated: the client certificate is of no caller"},
 		{[]string{"spiffe://x/envoy2"}, "Unauthenticated: the client certificate is of no caller"},
 	} {

@@ -21,6 +21,7 @@ import (
 	"github.com/bucketring/bucketring/internal/jwtverify"
 	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/internal/secret"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
@@ -223,7 +224,7 @@ func (a *Authority) authenticate(c credentials) (*Grant, *Error) {
 		return g, nil
 	}
 	if c.tls != nil && len(c.tls.VerifiedChains) > 0 {
-		return nil, a.fail(c, UnknownCertificate, "the client certificate is of no caller: list one of its names under certificates in the file of --auth, or send a token")
+		return nil, a.fail(c, UnknownCertificate, "the client certificate is of no caller: list one of its names (%s) under certificates in the file of --auth, or send a token", shownNames(c.tls))
 	}
 	return nil, a.fail(c, Missing, "credentials are missing: send a token in Authorization: Bearer (--token-file of the commands of bucketring), or a client certificate")
 }
@@ -344,6 +345,19 @@ func certNames(leaf *x509.Certificate) []string {
 		names = append(names, commonName+leaf.Subject.CommonName)
 	}
 	return names
+}
+
+// shownNames returns some names of a certificate for a message.
+func shownNames(state *tls.ConnectionState) string {
+	const most = 4
+	names := certNames(state.VerifiedChains[0][0])
+	for i := range names {
+		names[i] = text.Quote(names[i])
+	}
+	if len(names) > most {
+		names = append(names[:most], "...")
+	}
+	return strings.Join(names, ", ")
 }
 
 func (c *Callers) byNames(names []string) *caller {

@@ -25,6 +25,7 @@ func (c *Config) Validate() error {
 	c.validateAddresses(&p)
 	c.validateCluster(&p)
 	c.validateEnvoy(&p)
+	c.validateTLS(&p)
 	p.atLeastOne("max_keys", c.MaxKeys)
 	if c.MaxKeysPerRoot < 0 {
 		p.add("max_keys_per_root", "must not be negative, got %d", c.MaxKeysPerRoot)
@@ -56,9 +57,12 @@ func (c *Config) validateAddresses(p *problems) {
 		switch {
 		case err != nil:
 			p.add(listen.key, "%w", err)
-		case c.Insecure || isLoopback(host) || c.Auth != "" && (listen.key == "http" || listen.key == "grpc"):
+		case c.Insecure || isLoopback(host):
+		case listen.key == "proxy_listen" && c.proxyHasCredentials(), listen.key != "gossip" && listen.key != "proxy_listen" && c.callersHaveCredentials():
+		case listen.key == "proxy_listen":
+			p.add(listen.key, exposed+"callers need no credentials there; use a loopback address, --tls required with another identity than a header, or allow it with --insecure", listen.address)
 		case listen.key != "gossip":
-			p.add(listen.key, exposed+"asks callers for no credentials; use a loopback address, list who may call with --auth, or allow it with --insecure", listen.address)
+			p.add(listen.key, exposed+"callers need no credentials; use a loopback address, list who may call with --auth, use --tls required with --tls-client-auth require, or allow it with --insecure", listen.address)
 		case c.ClusterKeyFile == "":
 			p.add(listen.key, exposed+"gossip is not encrypted; set --cluster-key-file, or allow it with --insecure", listen.address)
 		}
@@ -79,8 +83,8 @@ func (c *Config) validateCluster(p *problems) {
 	if !validCluster.MatchString(c.Cluster) {
 		p.add("cluster", "must be 1 to 64 letters, digits, dots, dashes or underscores, got %q", c.Cluster)
 	}
-	if c.Auth != "" && len(c.Join) > 0 && c.ClusterKeyFile == "" {
-		p.add("cluster_key_file", "must be set: with --auth, members prove who they are by the cluster key")
+	if c.Auth != "" && len(c.Join) > 0 && c.ClusterKeyFile == "" && !c.TLS.Required() {
+		p.add("cluster_key_file", "must be set, or --tls required: with --auth, members prove who they are by the cluster key or by certificates")
 	}
 	if c.ForwardTimeout <= 0 {
 		p.add("forward_timeout", "must be more than 0, got %s", c.ForwardTimeout)

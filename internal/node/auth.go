@@ -11,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/tokenfile"
+	"github.com/bucketring/bucketring/rpc/client"
 )
 
 // openAuth loads who may call, if it is configured.
@@ -20,7 +21,7 @@ func (n *Node) openAuth() (err error) {
 	}
 	n.access, err = auth.New(auth.Options{
 		Path: n.config.Auth, NodeKeys: n.nodeKeys, Logger: n.log, Registry: n.registry,
-		PeersProve: func() bool { return len(n.keys.current()) > 0 },
+		PeersProve: func() bool { return len(n.keys.current()) > 0 || n.config.TLS.Required() }, // by the handshake, or by certificates
 	})
 	return err
 }
@@ -40,13 +41,20 @@ var ownKey = sync.OnceValue(func() [][]byte {
 	return [][]byte{key}
 })
 
-// nodeCredentials are the credentials by which this node calls itself and other members as
-// callers do.
-func (n *Node) nodeCredentials() []grpc.DialOption {
+// asCaller adds the credentials by which this node calls itself and other members as callers
+// do. Without TLS they do not leave the machine, and without a cluster key others do not know
+// them: then this node forwards the calls, as a member.
+func (n *Node) asCaller(o *client.Options) {
 	if n.access == nil {
-		return nil
+		return
 	}
-	return []grpc.DialOption{grpc.WithPerRPCCredentials(tokenfile.Func(func() (string, error) { return auth.NodeToken(n.nodeKeys()[0]), nil }))}
+	o.DialOptions = append(o.DialOptions, grpc.WithPerRPCCredentials(tokenfile.Func(func() (string, error) { return auth.NodeToken(n.nodeKeys()[0]), nil })))
+	if !n.config.TLS.Required() {
+		o.DisableOwnerRouting, o.Insecure = !o.Insecure, true // it may listen on other addresses of the machine
+	}
+	if len(n.keys.current()) == 0 {
+		o.DisableOwnerRouting = true
+	}
 }
 
 // runAuth keeps the callers up to date until ctx is done.

@@ -190,13 +190,12 @@ func (n *Node) openProxy() (err error) {
 	if n.proxyListener, err = n.listen("proxy", c.ProxyListen, nil, listenlimit.HTTPRefusal()); err != nil {
 		return fmt.Errorf("listen on proxy_listen: %w", err)
 	}
+	nodes := n.ownClient()
+	nodes.Timeout = proxyTimeout(c.ForwardTimeout)
+	n.asCaller(&nodes)
 	n.proxy, err = NewProxy(c.Proxy, ProxyOptions{
 		Prefix: "proxy_", Policy: n.policies.Current, Logger: n.log, Registry: n.registry,
-		Nodes: client.Options{
-			Addrs: []string{dialable(n.grpcListener.Addr())}, Insecure: c.Insecure || n.access != nil, Timeout: proxyTimeout(c.ForwardTimeout),
-			// The credentials do not leave the machine in plaintext: this node forwards calls as a member.
-			DisableOwnerRouting: n.access != nil && !c.Insecure, DialOptions: n.nodeCredentials(),
-		},
+		Nodes: nodes,
 	})
 	if err != nil {
 		return err

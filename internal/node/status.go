@@ -103,6 +103,7 @@ type Status struct {
 	Journal       *journal.Status `json:"journal,omitempty"` // nil: memory only
 	Cluster       ClusterStatus   `json:"cluster"`
 	Envoy         *EnvoyStatus    `json:"envoy,omitempty"` // nil: off
+	TLS           *TLSStatus      `json:"tls,omitempty"`   // nil: off
 	// RefusedInMinute are the new calls that the node refused in the last minute, because
 	// it was overloaded.
 	RefusedInMinute int64 `json:"refused_in_minute"`
@@ -129,11 +130,13 @@ func (n *Node) Status() Status {
 		HTTP:          n.HTTPAddr(),
 		GRPC:          n.GRPCAddr(),
 		Gossip:        n.GossipAddr(),
-		Policy:        n.policies.Status(), Auth: n.access.Status(),
-		State:   StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
-		Journal: n.journalStatus(),
-		Cluster: n.clusterStatus(routed, &stats),
-		Envoy:   n.envoyStatus(),
+		Policy:        n.policies.Status(),
+		Auth:          n.access.Status(),
+		State:         StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
+		Journal:       n.journalStatus(),
+		Cluster:       n.clusterStatus(routed, &stats),
+		Envoy:         n.envoyStatus(),
+		TLS:           n.tlsStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),
 		HotKeys:         httpapi.HotKeysOf(n.ownHotKeys()),
