@@ -42,7 +42,7 @@ func (a *Authority) grpc(ctx context.Context, method string, header metadata.MD)
 	if r.peer {
 		if !a.options.PeersProve() {
 			a.failures.add(PeerOff)
-			return nil, unauthenticated("this node has --auth and no cluster key, by which members prove who they are: set --cluster-key-file for all members")
+			return nil, unauthenticated("this node has --auth and no cluster key, by which members prove who they are: set --cluster-key-file for all members, or --tls required")
 		}
 		return open, nil // the handshake needs the key
 	}

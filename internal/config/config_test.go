@@ -143,6 +143,17 @@ func TestValidate(t *testing.T) {
 			"gossip: :6472 is reachable from other machines and gossip is not encrypted; set --cluster-key-file, or allow it with --insecure",
 			"grpc: 127.0.0.1:6471 is not reachable from other machines",
 		}},
+		{"exposed with auth", func(c *Config) {
+			c.HTTP, c.GRPC, c.Auth = "0.0.0.0:6470", "0.0.0.0:6471", "auth.yaml"
+			c.EnvoyConfig, c.EnvoyListen, c.EnvoyHTTP = "rules.yaml", ":8081", ":8080"
+		}, nil},
+		{"auth without a cluster key", func(c *Config) { c.Join, c.Auth = []string{"127.0.0.1:7"}, "auth.yaml" }, []string{
+			"cluster_key_file: must be set, or --tls required: with --auth",
+		}},
+		{"auth is not for gossip and the proxy", func(c *Config) {
+			c.Gossip, c.GRPC, c.Auth, c.ProxyListen = ":6472", ":6471", "auth.yaml", ":6473"
+			c.Proxy.Upstream, c.Proxy.Identity = "http://127.0.0.1:1", "header:X"
+		}, []string{"gossip: :6472 is reachable", "proxy_listen: :6473 is reachable"}},
 		{"gossip exposed with a key", func(c *Config) { c.Gossip, c.GRPC, c.ClusterKeyFile = ":6472", "0.0.0.0:6471", "keys" }, []string{
 			"grpc: 0.0.0.0:6471 is reachable from other machines and callers need no credentials",
 		}},

@@ -71,10 +71,14 @@ func (s *Source) Token() (string, error) {
 		return s.make()
 	}
 	last := s.current.Load()
-	if s.now().Sub(last.checked) < interval || !s.mu.TryLock() {
+	if s.now().Sub(last.checked) < interval {
 		return last.token, nil
 	}
+	s.mu.Lock() // nobody goes on with a token that was not looked at for long
 	defer s.mu.Unlock()
+	if last = s.current.Load(); s.now().Sub(last.checked) < interval {
+		return last.token, nil
+	}
 	next, err := s.refresh(last)
 	if err != nil {
 		kept := *last

@@ -5,7 +5,9 @@ package tokenfile
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -55,6 +57,32 @@ func TestFileIsReadAgain(t *testing.T) {
 	want("third")
 	if n := testing.AllocsPerRun(100, func() { _, _ = s.Token() }); n > 0 {
 		t.Errorf("Token allocates %v times, want 0", n)
+	}
+}
+
+// Of calls at once, none gets a token that was replaced before.
+func TestReplacedTokenIsUsedByNobody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	write(t, path, "t0")
+	s, err := File(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	s.now = func() time.Time { return now }
+	for i := 1; i < 50; i++ {
+		want := "t" + strconv.Itoa(i)
+		write(t, path, want)
+		now = now.Add(2 * interval)
+		var callers sync.WaitGroup
+		for range 8 {
+			callers.Go(func() {
+				if got, err := s.Token(); got != want || err != nil {
+					t.Errorf("Token = %q, %v, want %q", got, err, want)
+				}
+			})
+		}
+		callers.Wait()
 	}
 }
 
