@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -279,9 +280,7 @@ func signed(t *testing.T, key string, claims jwt.MapClaims) string {
 
 func jwtClaims(change map[string]any) jwt.MapClaims {
 	c := jwt.MapClaims{"iss": "https://issuer", "aud": "nodes", "sub": "batch-1", "groups": []string{"readers", "writers"}, "exp": time.Now().Add(time.Hour).Unix()}
-	for k, v := range change {
-		c[k] = v
-	}
+	maps.Copy(c, change)
 	return c
 }
 

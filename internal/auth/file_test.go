@@ -95,11 +95,27 @@ func TestMatch(t *testing.T) {
 		pattern, root string
 		want          bool
 	}{
-		{"acme", "acme", true}, {"acme", "acme2", false}, {"acme", "acm", false}, {"acme", "", false},
-		{"team-*", "team-", true}, {"team-*", "team-a", true}, {"team-*", "team", false}, {"team-*", "xteam-a", false},
-		{"*", "", true}, {"*", "x", true}, {"*-prod", "a-prod", true}, {"*-prod", "a-prod-b", false}, {"*-prod", "-prod-prod", true},
-		{"a*b*c", "abc", true}, {"a*b*c", "a-b-b-c", true}, {"a*b*c", "acb", false}, {"**", "x", true}, {"a*", "b", false},
-		{"a*b", "a*b", true}, {"a?c", "abc", false}, {"[a]", "a", false},
+		{"acme", "acme", true},
+		{"acme", "acme2", false},
+		{"acme", "acm", false},
+		{"acme", "", false},
+		{"team-*", "team-", true},
+		{"team-*", "team-a", true},
+		{"team-*", "team", false},
+		{"team-*", "xteam-a", false},
+		{"*", "", true},
+		{"*", "x", true},
+		{"*-prod", "a-prod", true},
+		{"*-prod", "a-prod-b", false},
+		{"*-prod", "-prod-prod", true},
+		{"a*b*c", "abc", true},
+		{"a*b*c", "a-b-b-c", true},
+		{"a*b*c", "acb", false},
+		{"**", "x", true},
+		{"a*", "b", false},
+		{"a*b", "a*b", true},
+		{"a?c", "abc", false},
+		{"[a]", "a", false},
 	} {
 		if got := pattern(test.pattern).match(test.root); got != test.want {
 			t.Errorf("pattern %s matches %q = %t, want %t", test.pattern, test.root, got, test.want)

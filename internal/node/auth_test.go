@@ -200,8 +200,12 @@ func TestAuthAtEachInterface(t *testing.T) {
 		token, key string
 		want       codes.Code
 	}{
-		{"", "acme/b", codes.Unauthenticated}, {"wrong", "acme/b", codes.Unauthenticated}, {f.token("ops"), "acme/b", codes.PermissionDenied},
-		{f.token("team"), "globex/b", codes.PermissionDenied}, {f.token("team"), "acme/b", codes.OK}, {f.token("gateway"), "acme/b", codes.OK},
+		{"", "acme/b", codes.Unauthenticated},
+		{"wrong", "acme/b", codes.Unauthenticated},
+		{f.token("ops"), "acme/b", codes.PermissionDenied},
+		{f.token("team"), "globex/b", codes.PermissionDenied},
+		{f.token("team"), "acme/b", codes.OK},
+		{f.token("gateway"), "acme/b", codes.OK},
 	} {
 		if err := check(test.token, test.key); grpcstatus.Code(err) != test.want {
 			t.Errorf("Check of %s = %v, want %s", test.key, err, test.want)

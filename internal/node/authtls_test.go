@@ -47,8 +47,10 @@ func TestAuthByCertificate(t *testing.T) {
 				member   bool
 				want     codes.Code
 			}{
-				{"alice", "acme/x", false, codes.OK}, {"alice", "globex/x", false, codes.PermissionDenied},
-				{"bob", "acme/x", false, codes.Unauthenticated}, {"n1", "acme/x", true, codes.Unauthenticated},
+				{"alice", "acme/x", false, codes.OK},
+				{"alice", "globex/x", false, codes.PermissionDenied},
+				{"bob", "acme/x", false, codes.Unauthenticated},
+				{"n1", "acme/x", true, codes.Unauthenticated},
 			} {
 				store := ca.store(test.who, test.member)
 				for _, n := range nodes { // two of which forward the call

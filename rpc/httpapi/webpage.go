@@ -61,6 +61,7 @@ func isAddress(host string) bool {
 
 // Protect returns a handler with the protection that [New]'s handler has: against web
 // pages of another origin, and against large bodies, of which only so many bytes may be
+// in progress. Access decides who may call; nil: everybody.
 func Protect(next http.Handler, rejections *server.Rejections, access *auth.Authority) http.Handler {
 	bodies := share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

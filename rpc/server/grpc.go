@@ -219,8 +219,7 @@ type guard struct {
 // tap counts a stream, and decides who may have it, before anything of it is read. The error,
 // if any, is in the context, see [StreamLimits.tap].
 func (g guard) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
-	ctx, err := g.streams.tap(ctx, info)
-	return g.access.GRPC(ctx, info.FullMethodName, info.Header), err
+	return g.access.GRPC(g.streams.tap(ctx, info), info.FullMethodName, info.Header), nil
 }
 
 // check returns the error of a call or a stream that tap has found.

@@ -138,9 +138,9 @@ func newStreamLimits(reg prometheus.Registerer, member func(netip.Addr) bool, bo
 // refusedKey is the key of the context of a stream above a bound; its value is the error.
 type refusedKey struct{}
 
-// tap counts a stream before anything of it is read. It returns no error, because
+// tap counts a stream before anything of it is read. It has no error, because
 // grpc-go would keep the timer of the deadline of each stream that it refused.
-func (l *StreamLimits) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+func (l *StreamLimits) tap(ctx context.Context, info *tap.Info) context.Context {
 	kind := streamKindOf(info.FullMethodName)
 	k := &l.kinds[kind]
 	var conn *listenlimit.Conn
@@ -174,7 +174,7 @@ func (l *StreamLimits) tap(ctx context.Context, info *tap.Info) (context.Context
 		}
 	}
 	context.AfterFunc(ctx, s.ended) // once, so s may be used again
-	return ctx, nil
+	return ctx
 }
 
 // withSlack is how many streams cost a peer its connection.
