@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -34,6 +35,7 @@ func TestMoveToTLS(t *testing.T) {
 	if testing.Short() {
 		t.Skip("twelve restarts of members with all partitions take too long under the race detector")
 	}
+	t.Parallel()
 	ca := newAuthority(t, "ours")
 	key := filepath.Join(t.TempDir(), "cluster.key")
 	if err := os.WriteFile(key, []byte("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="), 0o600); err != nil {
@@ -78,7 +80,10 @@ func TestMoveToTLS(t *testing.T) {
 		var load sync.WaitGroup
 		for worker := range 4 {
 			load.Go(func() {
+				pace := time.NewTicker(time.Millisecond) // leaves the restarts a processor
+				defer pace.Stop()
 				for i := 0; ctx.Err() == nil; i++ {
+					<-pace.C
 					d, err := c.Check(context.Background(), client.Call{Key: fmt.Sprintf("w%d-%d", worker, i%200)})
 					if err != nil {
 						t.Errorf("to %s: a call failed: %v", move.to, err)
