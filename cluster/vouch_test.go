@@ -115,4 +115,11 @@ func TestVouchedAddress(t *testing.T) {
 	if len(v.waiting) != maxUnvouched {
 		t.Errorf("%d boots wait, want at most %d", len(v.waiting), maxUnvouched)
 	}
+	for _, w := range v.waiting {
+		w.attempts = vouchTroubled
+	}
+	v.admit(ctx, []event{{eventUp, b}}) // of a member, among strangers
+	if got := v.finish(<-v.done); len(got) != 1 || len(v.waiting) != maxUnvouched-1 {
+		t.Errorf("among strangers: %v, %d wait, want that the member is up", got, len(v.waiting))
+	}
 }
