@@ -102,7 +102,11 @@ func decodeRecord(b []byte) (record, error) {
 		r.rules = ID(binary.BigEndian.Uint64(b[nameEnd:]))
 	}
 	if end > nameEnd+metaRules {
-		r.tls = b[end-1]&flagTLS != 0
+		flags := b[end-1]
+		r.tls = flags&flagTLS != 0
+		if b[0] == metaVersion && flags&^flagTLS != 0 {
+			return record{}, fmt.Errorf("decode metadata: unknown flags %#x", flags)
+		}
 	}
 	if err := validateName(r.name); err != nil {
 		return record{}, fmt.Errorf("decode metadata: name %w", err)

@@ -19,6 +19,7 @@ func drawRecord(t *rapid.T) record {
 		ring: ID(rapid.Uint64().Draw(t, "ring")), policy: ID(rapid.Uint64().Draw(t, "policy")),
 		name:  rapid.StringMatching(`[a-zA-Z0-9._-]{1,57}`).Draw(t, "name"),
 		rules: ID(rapid.Uint64().Draw(t, "rules")),
+		tls:   rapid.Bool().Draw(t, "tls"),
 	}
 }
 
@@ -39,8 +40,13 @@ func TestRecordSurvivesGossip(t *testing.T) {
 		if got, err := decodeRecord(later); err != nil || got != want {
 			t.Fatalf("decodeRecord of a later version = %+v, %v, want %+v", got, err, want)
 		}
-		// Version 1 had no rules.
-		first := bytes.Clone(b[:len(b)-metaRules])
+		// Version 2 had no flags, and version 1 no rules.
+		second := bytes.Clone(b[:len(b)-metaFlags])
+		second[0], want.tls = 2, false
+		if got, err := decodeRecord(second); err != nil || got != want {
+			t.Fatalf("decodeRecord of version 2 = %+v, %v, want %+v", got, err, want)
+		}
+		first := bytes.Clone(b[:len(b)-metaFlags-metaRules])
 		first[0], want.rules = 1, 0
 		if got, err := decodeRecord(first); err != nil || got != want {
 			t.Fatalf("decodeRecord of version 1 = %+v, %v, want %+v", got, err, want)
@@ -52,10 +58,10 @@ func TestRecordSurvivesGossip(t *testing.T) {
 func TestRecordBytes(t *testing.T) {
 	r := record{
 		state: Serving, boot: Boot{0x0102030405060708, time.Unix(0, 9)}, grpc: 6471, http: 6470,
-		ring: 0x1111, policy: 0x2222, name: "node-1", rules: 0x3333,
+		ring: 0x1111, policy: 0x2222, name: "node-1", rules: 0x3333, tls: true,
 	}
-	want := "\x02\x02\x01\x02\x03\x04\x05\x06\x07\x08\x00\x00\x00\x00\x00\x00\x00\x09\x19\x47\x19\x46" +
-		"\x00\x00\x00\x00\x00\x00\x11\x11\x00\x00\x00\x00\x00\x00\x22\x22\x06node-1\x00\x00\x00\x00\x00\x00\x33\x33"
+	want := "\x03\x02\x01\x02\x03\x04\x05\x06\x07\x08\x00\x00\x00\x00\x00\x00\x00\x09\x19\x47\x19\x46" +
+		"\x00\x00\x00\x00\x00\x00\x11\x11\x00\x00\x00\x00\x00\x00\x22\x22\x06node-1\x00\x00\x00\x00\x00\x00\x33\x33\x01"
 	if got := string(r.encode()); got != want {
 		t.Errorf("encode() = %q, want %q", got, want)
 	}

@@ -114,8 +114,7 @@ func (v *vouchers) wait(ctx context.Context, m Member) {
 	}
 	v.forget(name)
 	if len(v.waiting) >= maxUnvouched {
-		v.cluster.log.Warn("too many nodes in gossip are not who they claim to be: one more is not looked at", "name", m.Name, "address", m.Gossip.String())
-		return
+		v.forgetWorst()
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &waitingBoot{latest: m, cancel: cancel}
@@ -167,6 +166,18 @@ func (v *vouchers) finish(r vouchResult) []event {
 	}
 	v.publish(&Unvouched{w.latest.Name, w.latest.Boot.ID, w.latest.GRPC, r.err.Error()})
 	return nil
+}
+
+// forgetWorst makes room: a boot that was refused often is not looked at again until gossip
+// has news of it. A member is vouched for by its first attempts.
+func (v *vouchers) forgetWorst() {
+	worst, most := "", -1
+	for name, w := range v.waiting {
+		if w.attempts > most {
+			worst, most = name, w.attempts
+		}
+	}
+	v.forget(worst)
 }
 
 func (v *vouchers) forget(name string) {

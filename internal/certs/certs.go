@@ -24,9 +24,10 @@ import (
 )
 
 const (
-	// CALifetime and Lifetime are the default lifetimes of an authority and of certificates.
+	// CALifetime is the default lifetime of an authority.
 	CALifetime = 10 * 365 * 24 * time.Hour
-	Lifetime   = 365 * 24 * time.Hour
+	// Lifetime is the default lifetime of a certificate.
+	Lifetime = 365 * 24 * time.Hour
 	// skew is how much the clocks of machines may differ.
 	skew = 5 * time.Minute
 )

@@ -82,6 +82,9 @@ var documentedPorts = func() (ports []int) {
 
 var startsNode = regexp.MustCompile(`^(go run \./cmd/bucketring|bucketring) (dev|serve)\b(.*?)( &)?( +#.*)?$`)
 
+// tlsFiles are the flags with which a command calls a node that is started with them.
+var tlsFiles = regexp.MustCompile(`--tls-\w+-file \S+`)
+
 // run runs a command and returns its output.
 func (s *session) run(t *testing.T, command string) string {
 	t.Helper()
@@ -121,7 +124,13 @@ func (s *session) start(t *testing.T, verb, flags string) string {
 	if err := s.node.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waittest.Until(t, "the node to be ready", func() bool { return s.get("/readyz") != "" })
+	health := "bucketring health --ready " + strings.Join(tlsFiles.FindAllString(flags, -1), " ")
+	waittest.Until(t, "the node to be ready", func() bool {
+		if strings.Contains(flags, "--tls required") {
+			return s.shell(t.Context(), health).Run() == nil
+		}
+		return s.get("/readyz") != ""
+	})
 	return s.output.String()
 }
 

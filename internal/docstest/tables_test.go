@@ -45,7 +45,8 @@ default_tier: tiny
 			t.Fatal(err)
 		}
 	}
-	s.run(t, "bucketring serve --policy policy.yaml --data state --envoy-config rules.yaml --auth auth.yaml")
+	s.run(t, "bucketring certs init && bucketring certs issue node1")
+	s.run(t, "bucketring serve --name node1 --policy policy.yaml --data state --envoy-config rules.yaml --auth auth.yaml --tls optional --tls-ca-file certs/ca.crt --tls-cert-file certs/node1.crt --tls-key-file certs/node1.key")
 	bearer := " -H 'Authorization: Bearer " + token + "'"
 	for _, call := range []string{
 		`check -d '{"key":"a"}'`,
