@@ -5,7 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,15 +14,16 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/limiter/policy/source/web"
 	envoyrules "github.com/bucketring/bucketring/rpc/envoy/config"
 )
 
 func newPolicyCheck(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "check FILE",
+		Use:   "check POLICY",
 		Short: "Check a policy, or rules for Envoy",
-		Long: `Read a policy file, or all files of a directory, like a node does, and report every
-problem with its position and the nearest valid word. Exits with 1 if there is a
+		Long: `Read a policy file, or all files of a directory, or https://... or postgres://..., like a
+node does, and report every problem with its position and the nearest valid word. Exits with 1 if there is a
 problem. What is valid but probably not intended is a warning: spend that is limited
 for models without a price.
 
@@ -31,8 +32,9 @@ per file, as for --envoy-config of "bucketring serve". A file or directory that 
 read is a problem, too, since envoyproxy/ratelimit may read it.`,
 		Example: `  bucketring policy check policy.yaml
   bucketring policy check /etc/bucketring/policy.d -o json
+  bucketring policy check postgres://reader@db.example.org/limits
   bucketring policy check --envoy rules`,
-		Args: exactArgs("FILE"),
+		Args: exactArgs("POLICY"),
 	}
 	envoy := cmd.Flags().Bool("envoy", false, "check rules of Envoy's rate limit service instead of a policy")
 	output := addFormat(cmd.Flags())
@@ -121,11 +123,22 @@ func (s *streams) writePolicyCheck(p *policy.Policy, problems policy.Problems) e
 	return &commandError{code: exitFailed}
 }
 
-// loadPolicy loads a policy like a node does; "" is the built-in policy.
+// loadPolicy loads a policy like a node does, with the settings of the environment; "" is
+// the built-in policy.
 func (s *streams) loadPolicy(path string) (*policy.Policy, error) {
-	store, err := source.New(source.Options{Path: path, Catalog: limiter.NewCatalog(), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, err
+	env := func(name string) string {
+		value, _ := s.lookupEnv("BUCKETRING_POLICY_" + name)
+		return value
 	}
-	return store.Current(), nil
+	return source.Load(source.Options{
+		Path: path, Catalog: limiter.NewCatalog(), Insecure: s.insecure(), TokenFile: env("TOKEN_FILE"),
+		TLS: web.TLSFiles{CA: env("CA_FILE"), Cert: env("CERT_FILE"), Key: env("KEY_FILE")},
+	})
+}
+
+// insecure returns the setting of the environment.
+func (s *streams) insecure() bool {
+	text, _ := s.lookupEnv("BUCKETRING_INSECURE")
+	insecure, err := strconv.ParseBool(text)
+	return err == nil && insecure
 }

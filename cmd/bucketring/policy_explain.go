@@ -25,7 +25,7 @@ call would cost, and which limit binds first on a key without usage.`,
 	}
 	var call policy.Call
 	flags := cmd.Flags()
-	path := flags.String("policy", "", "policy file or directory (default: the built-in policy)")
+	path := flags.String("policy", "", "policy file or directory, or https://... or postgres://... (default: the built-in policy)")
 	flags.StringVar(&call.Tier, "tier", "", "tier of the full key; empty means the tier that the policy assigns")
 	flags.StringVar(&call.Model, "model", "", "model that is called")
 	flags.StringVar(&call.ServiceTier, "service-tier", "", "service tier that the model is asked for; empty means the normal price")

@@ -25,6 +25,7 @@ func (c *Config) Validate() error {
 	c.validateAddresses(&p)
 	c.validateCluster(&p)
 	c.validateEnvoy(&p)
+	c.PolicySource.validate(c.Policy, &p)
 	p.atLeastOne("max_keys", c.MaxKeys)
 	if c.MaxKeysPerRoot < 0 {
 		p.add("max_keys_per_root", "must not be negative, got %d", c.MaxKeysPerRoot)
