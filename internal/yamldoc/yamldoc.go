@@ -37,6 +37,7 @@ const (
 // it is not safe for concurrent use.
 type Reader struct {
 	files    []string
+	opened   []*file
 	problems Problems
 
 	// RedactSection is a root key under which people may paste secrets by mistake.
@@ -95,6 +96,7 @@ func (r *Reader) Err() error {
 func (r *Reader) Open(name string, src []byte) (Node, bool) {
 	r.files = append(r.files, name)
 	f := &file{name: name}
+	r.opened = append(r.opened, f)
 	if len(src) > MaxBytes {
 		r.add(f, 1, 1, "", "a file must have at most %d bytes, got %d", MaxBytes, len(src))
 		return Node{}, false
@@ -451,4 +453,20 @@ func (n Node) Scalar() any {
 		}
 	}
 	return n.node.Value
+}
+
+// ProblemAt reports a problem at a place of a source that may be no file that was opened.
+// Line 0 means that the problem is the source.
+func (r *Reader) ProblemAt(source string, line, column int, suggestion, format string, args ...any) {
+	f := &file{name: source}
+	if i := slices.IndexFunc(r.opened, func(f *file) bool { return f.name == source }); i >= 0 {
+		f = r.opened[i]
+	}
+	r.add(f, line, column, suggestion, format, args...)
+}
+
+// Adopt takes over the problems of another Reader, which is not used any more.
+func (r *Reader) Adopt(from *Reader) {
+	r.files = append(r.files, from.files...)
+	r.problems = append(r.problems, from.problems...)
 }

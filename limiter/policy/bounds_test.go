@@ -124,7 +124,7 @@ func TestTooMuchIsAProblem(t *testing.T) {
 		{"prices", oneTier + "prices:\n" + lines(9, "  m%d: { input: 1, output: 1 }"), "p.yaml:12:3: a policy may have at most 8 prices and models"},
 		{
 			"API keys", oneTier + "api_keys:\n" + strings.ReplaceAll(lines(9, "  - { hash: 'sha256:"+strings.Repeat("0", 63)+"%d', key: a }"), "'", `"`),
-			"p.yaml:12:5: a policy may have at most 8 API keys",
+			"p.yaml:12:13: a policy may have at most 8 API keys",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"strings"
 
-	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -37,13 +35,6 @@ func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 	}
 	slices.Sort(policy.tierNames)
 	policy.defaultTier = policy.tiers[p.defaultTier.name]
-	var rules []*rule
-	for _, d := range p.assign {
-		segments := 1 + strings.Count(d.pattern.text, keypath.Separator)
-		rules = append(rules, &rule{pattern: d.pattern, segments: segments, tier: policy.tiers[d.tier.name], at: d.at})
-	}
-	policy.assign = p.compileAssign(rules)
-	policy.apiKeys = newAPIKeys(p.apiKeys)
 	for _, name := range policy.mentionedModels() {
 		policy.models[name] = policy.modelSettingsFor(name)
 	}

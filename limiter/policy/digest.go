@@ -18,8 +18,8 @@ import (
 // name. Hidden text is part of the digest, but no diff shows it.
 type fact struct{ subject, name, value, hidden string }
 
-// computeDigest fills in the canonical content, the digest and the version.
-func (p *Policy) computeDigest() {
+// computeBase fills in the canonical content of all but the rows.
+func (p *Policy) computeBase() {
 	add := func(subject, name, value string) {
 		p.facts = append(p.facts, fact{subject: subject, name: name, value: value})
 	}
@@ -36,11 +36,6 @@ func (p *Policy) computeDigest() {
 			add("tier "+t.name, t.defs[i].title(), t.defs[i].text())
 		}
 	}
-	for _, r := range p.assign.rules {
-		if r.tier != nil {
-			add("assign "+r.pattern.text, "", r.tier.name)
-		}
-	}
 	for _, e := range p.prices.entries {
 		add("price "+e.pattern.text, "", e.value.text())
 	}
@@ -53,7 +48,6 @@ func (p *Policy) computeDigest() {
 	for _, e := range p.bounds.entries {
 		add("model "+e.pattern.text, "bound_output", fmt.Sprint(e.value))
 	}
-	p.facts = append(p.facts, p.apiKeys.facts()...)
 	slices.SortFunc(p.facts, func(a, b fact) int {
 		return cmp.Or(cmp.Compare(a.subject, b.subject), cmp.Compare(a.name, b.name), cmp.Compare(a.hidden, b.hidden))
 	})
@@ -66,13 +60,25 @@ func (p *Policy) computeDigest() {
 		}
 		fmt.Fprintln(h)
 	}
-	sum := h.Sum(nil)
-	p.digest = hex.EncodeToString(sum)
-	p.version = binary.BigEndian.Uint64(sum)
+	h.Sum(p.base[:0])
 }
 
-// Digest returns the SHA-256, in hex, of the policy's canonical content. Comments,
-// layout, and the order and number of files do not change it.
+// complete fills in the digest and the version of a policy with all its parts. Without
+// rows the digest is that of the rest.
+func (p *Policy) complete() *Policy {
+	sum := p.base
+	if p.assign.count+p.apiKeys.count > 0 {
+		b := append([]byte("bucketring policy 2\n"), p.base[:]...)
+		b = append(append(b, p.assign.sum[:]...), p.apiKeys.sum[:]...)
+		sum = sha256.Sum256(b)
+	}
+	p.digest = hex.EncodeToString(sum[:])
+	p.version = binary.BigEndian.Uint64(sum[:])
+	return p
+}
+
+// Digest returns a SHA-256, in hex, of the policy's canonical content. Comments, layout,
+// and the order and number of files do not change it, nor do the edits that led to it.
 func (p *Policy) Digest() string { return p.digest }
 
 // Version returns the first 8 bytes of the digest.
@@ -178,7 +184,8 @@ func weightsText(w limiter.Weights) string {
 // Diff returns one line, for people, per difference between two policies, such as
 // "tier free: tokens 10000/1m -> 20000/1m". It is empty if their digests are equal.
 func Diff(from, to *Policy) []string {
-	before, after := bySubject(from.facts), bySubject(to.facts)
+	was, is := rowFacts(from, to)
+	before, after := bySubject(append(was, from.facts...)), bySubject(append(is, to.facts...))
 	var subjects []string
 	for s := range before {
 		subjects = append(subjects, s)
@@ -201,6 +208,31 @@ func Diff(from, to *Policy) []string {
 		}
 	}
 	return lines
+}
+
+// rowFacts returns the facts of the rows that differ between two policies.
+func rowFacts(from, to *Policy) (was, is []fact) {
+	different(&from.assign, &to.assign,
+		func(a, b assigned) bool { return from.rows.tiers.list[a.tier] == to.rows.tiers.list[b.tier] },
+		func(key string, a, b *assigned) {
+			if a != nil {
+				was = append(was, fact{subject: "assign " + key, value: from.rows.tiers.list[a.tier]})
+			}
+			if b != nil {
+				is = append(is, fact{subject: "assign " + key, value: to.rows.tiers.list[b.tier]})
+			}
+		})
+	different(&from.apiKeys, &to.apiKeys,
+		func(a, b apiKey) bool { return a.key == b.key && from.tierName(a.tier) == to.tierName(b.tier) },
+		func(_ sha256Sum, a, b *apiKey) {
+			if a != nil {
+				was = append(was, a.fact(&from.rows))
+			}
+			if b != nil {
+				is = append(is, b.fact(&to.rows))
+			}
+		})
+	return was, is
 }
 
 // bySubject maps subjects to their facts, which are sorted by name.

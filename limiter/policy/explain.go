@@ -160,10 +160,17 @@ func (p *Policy) explainLevels(c Call, plan *limiter.Plan) (levels []ExplainedLe
 			end = len(c.Key)
 		}
 		l := ExplainedLevel{Scope: c.Key[:end]}
-		for _, r := range p.assign.rules {
-			if r.match(l.Scope, segments) {
-				wins := len(l.Rules) == 0 && (c.Tier == "" || end < len(c.Key))
-				l.Rules = append(l.Rules, ExplainedRule{r.pattern.text, r.tier.name, r.at.At(), wins})
+		rule := func(key string, a assigned) {
+			wins := len(l.Rules) == 0 && (c.Tier == "" || end < len(c.Key))
+			l.Rules = append(l.Rules, ExplainedRule{key, p.rows.tiers.list[a.tier], p.place(a.at).String(), wins})
+		}
+		if a, ok := p.assign.get(keyIndex(l.Scope), l.Scope); ok {
+			rule(l.Scope, a)
+		}
+		for i := range p.patterns.rules {
+			r := &p.patterns.rules[i]
+			if r.segments == segments && r.pattern.text != l.Scope && r.pattern.match(l.Scope, '/') {
+				rule(r.pattern.text, r.assigned)
 			}
 		}
 		for _, resolved := range plan.Levels[:plan.Count] {

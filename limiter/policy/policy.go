@@ -73,12 +73,10 @@ type Policy struct {
 	tierNames []string // sorted
 
 	defaultTier   *tier // nil: none
-	assign        assignments
 	prices        ranked[price]
 	weights       ranked[limiter.Weights]
 	outputs       ranked[int64]
 	bounds        ranked[bool]
-	apiKeys       apiKeys
 	defaultOutput int64
 
 	// models has the settings of every name that the files mention. Other names
@@ -87,7 +85,10 @@ type Policy struct {
 
 	warnings Problems
 
-	facts   []fact // canonical content, sorted
+	rows // the entries that can be set one by one
+
+	facts   []fact    // canonical content without the rows, sorted
+	base    sha256Sum // of facts
 	digest  string
 	version uint64
 }

@@ -4,12 +4,10 @@ package policy
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/nearest"
-	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -92,66 +90,4 @@ func (p *Policy) unknownTier(name string) error {
 		problem += " (" + strings.Join(p.tierNames, ", ") + ")"
 	}
 	return &limiter.FieldError{Field: "tier", Value: name, Problem: problem}
-}
-
-// rule gives a tier to the scopes that match a pattern.
-type rule struct {
-	pattern  pattern
-	segments int
-	tier     *tier
-	at       yamldoc.Node
-}
-
-func (r *rule) match(scope string, segments int) bool {
-	return r.segments == segments && r.pattern.match(scope, '/')
-}
-
-// assignments finds the rule for a scope.
-type assignments struct {
-	exact map[string]*rule
-	globs [limiter.MaxLevels + 1]globs // by number of segments
-	rules []*rule                      // all, most specific first
-}
-
-func (p *parser) compileAssign(rules []*rule) assignments {
-	a := assignments{exact: map[string]*rule{}, rules: rules}
-	slices.SortFunc(a.rules, func(x, y *rule) int { return x.pattern.compare(y.pattern) })
-	for _, r := range a.rules {
-		if r.pattern.literal() {
-			a.exact[r.pattern.text] = r
-		}
-	}
-	patterns := make([]pattern, len(a.rules))
-	for segments := range a.globs {
-		for i, r := range a.rules {
-			patterns[i] = pattern{}
-			if r.segments == segments {
-				patterns[i] = r.pattern
-			}
-		}
-		var excess int
-		if a.globs[segments], excess = newGlobs(patterns); excess >= 0 {
-			p.tooManyAlike(a.rules[excess].at, "assign", patterns[excess])
-		}
-	}
-	return a
-}
-
-// find returns the most specific rule for a scope, nil if there is none.
-func (a *assignments) find(scope string, segments int) *rule {
-	if r, ok := a.exact[scope]; ok {
-		return r
-	}
-	if i, _ := a.globs[segments].best(scope, '/'); i >= 0 {
-		return a.rules[i]
-	}
-	return nil
-}
-
-// assigned returns the tier that assign gives a scope; nil if none.
-func (p *Policy) assigned(scope string, segments int) *tier {
-	if r := p.assign.find(scope, segments); r != nil {
-		return r.tier
-	}
-	return nil
 }
