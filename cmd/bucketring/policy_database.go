@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source/postgres"
@@ -136,7 +135,7 @@ BUCKETRING_POLICY_TOKEN_FILE.`,
 
 // checkExport checks that a text has the policy p.
 func checkExport(p *policy.Policy, text []byte) error {
-	again, err := policy.ParseFiles([]yamldoc.File{{Name: "export", Source: text}}, limiter.NewCatalog())
+	again, err := policy.ParseWritten("export", text, limiter.NewCatalog())
 	if err != nil {
 		return fmt.Errorf("the policy cannot be a file: %w", err)
 	}

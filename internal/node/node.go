@@ -172,7 +172,7 @@ func (n *Node) openState() (err error) {
 		Interval: c.PolicySource.Interval, TokenFile: c.PolicySource.TokenFile, TLS: PolicyTLS(c.PolicySource),
 		OnChange: func(p *policy.Policy) { n.cluster.SetPolicy(cluster.ID(p.Version())) },
 	}); err != nil {
-		return err
+		return policyHint(err, c)
 	}
 	n.registry.MustRegister(newPolicyCollector(n.policies.Status))
 	if c.Data == "" {

@@ -4,6 +4,7 @@ package node
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +17,17 @@ import (
 // PolicyTLS returns the files for the TLS of a policy at a URL.
 func PolicyTLS(s config.PolicySource) web.TLSFiles {
 	return web.TLSFiles{CA: s.CAFile, Cert: s.CertFile, Key: s.KeyFile}
+}
+
+// policyHint adds to the error of a policy at a URL what an operator can do.
+func policyHint(err error, c *config.Config) error {
+	switch {
+	case !strings.Contains(c.Policy, "://"):
+		return err
+	case c.Data == "":
+		return fmt.Errorf("%w\nrepair it, or start with the file of a policy; with --data, a node keeps the last good policy, and starts with that while its source is down", err)
+	}
+	return fmt.Errorf("%w\nrepair it, or start with the file of a policy", err)
 }
 
 // Reload reads the policy, Envoy's rules, the cluster keys and the JWT keys of the

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
@@ -106,7 +105,7 @@ func (k *lastGood) read() (p *policy.Policy, at time.Time, err error) {
 	if at, err = time.Parse(time.RFC3339, values[lastGoodAt]); err != nil {
 		return nil, at, fmt.Errorf("%s does not say when it was written", k.path())
 	}
-	if p, err = policy.ParseFiles([]yamldoc.File{{Name: k.path(), Source: text}}, k.catalog); err != nil {
+	if p, err = policy.ParseWritten(k.path(), text, k.catalog); err != nil {
 		return nil, at, err
 	}
 	if p.Digest() != values[lastGoodDigest] {

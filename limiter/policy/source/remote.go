@@ -89,14 +89,14 @@ func newRemote(o Options, f feed, kind string) (*remote, error) {
 	}
 	if r.kept == nil {
 		f.Close()
-		return nil, fmt.Errorf("load policy: %w\nthe node cannot start without a policy: repair its source, or start with --policy FILE. With --data, a node keeps the last good policy, and starts with it", err)
+		return nil, fmt.Errorf("load policy: %w", err)
 	}
 	p, at, keptErr := r.kept.read()
 	if keptErr != nil {
 		f.Close()
-		return nil, fmt.Errorf("load policy: %w\nthe node cannot start without a policy, and there is no last good one: %w. Repair the source, or start with --policy FILE", err, keptErr)
+		return nil, fmt.Errorf("load policy: %w; and there is no last good policy to start with: %w", err, keptErr)
 	}
-	r.fail(err)
+	r.fail(fmt.Errorf("load policy: %w", err))
 	r.current.Store(p)
 	r.mu.status.LoadedAt, r.mu.status.LastGood = at, true
 	o.Logger.Error("the source of the policy has none that is valid: started with the last good policy, and trying again",

@@ -98,6 +98,24 @@ type keeper interface {
 
 // New loads the policy. The error of a source with problems wraps a [policy.Problems].
 func New(o Options) (*Store, error) {
+	k, err := open(o)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{k}, nil
+}
+
+// Load loads a policy once, for a command that runs no node.
+func Load(o Options) (*policy.Policy, error) {
+	k, err := open(o)
+	if err != nil {
+		return nil, err
+	}
+	k.close()
+	return k.Current(), nil
+}
+
+func open(o Options) (keeper, error) {
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("policy source: %w", err)
 	}
@@ -109,26 +127,10 @@ func New(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	var k keeper
-	if feed != nil {
-		k, err = newRemote(o, feed, kind)
-	} else {
-		k, err = newFiles(o)
+	if feed == nil {
+		return newFiles(o)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &Store{k}, nil
-}
-
-// Load loads a policy once.
-func Load(o Options) (*policy.Policy, error) {
-	s, err := New(o)
-	if err != nil {
-		return nil, err
-	}
-	s.keeper.close()
-	return s.Current(), nil
+	return newRemote(o, feed, kind)
 }
 
 // Current returns the policy to decide by, with one atomic load. Load it once per

@@ -62,6 +62,7 @@ type Feed struct {
 	last    position       // of the last load, whatever its result was
 	lastErr error          // the problems of the last load
 	pending pending        // what changed since current
+	full    int            // how often all rows were read
 }
 
 // New returns the feed of a database, without connecting to it.
@@ -197,6 +198,9 @@ func (f *Feed) load(ctx context.Context, all bool) (p *policy.Policy, err error)
 			f.last = now
 			return f.current, f.lastErr
 		}
+	}
+	if f.pending.all {
+		f.full++
 	}
 	reading, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
