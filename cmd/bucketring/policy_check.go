@@ -50,12 +50,12 @@ read is a problem, too, since envoyproxy/ratelimit may read it.`,
 		case *output == formatJSON:
 			return s.writePolicyCheck(p, problems)
 		case err != nil:
-			return s.problemsError(args[0], problems)
+			return s.problemsError(source.Redacted(args[0]), problems)
 		}
 		for _, w := range p.Warnings() {
 			s.notef("warning: %s\n", w)
 		}
-		s.printf("%s is a valid policy: version %s, tiers %s\n", args[0], p.VersionString(), strings.Join(p.Tiers(), ", "))
+		s.printf("%s is a valid policy: version %s, tiers %s\n", source.Redacted(args[0]), p.VersionString(), strings.Join(p.Tiers(), ", "))
 		return nil
 	}
 	return cmd

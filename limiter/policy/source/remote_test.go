@@ -76,7 +76,10 @@ func TestRemoteFollowsItsSource(t *testing.T) {
 	}
 	confirmed := s.Status().ConfirmedAt
 	server.set(answer{body: text(2)})
-	waittest.Until(t, "recovery", func() bool { st := s.Status(); return st.LastError == "" && st.StaleSince.IsZero() && st.ConfirmedAt.After(confirmed) })
+	waittest.Until(t, "recovery", func() bool {
+		st := s.Status()
+		return st.LastError == "" && st.StaleSince.IsZero() && st.ConfirmedAt.After(confirmed)
+	})
 	server.set(answer{body: text(3)})
 	waitTokens(t, s, 3)
 	if n := out.count("hidden"); n != 0 {

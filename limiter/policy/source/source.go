@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/bucketring/bucketring/internal/filewatch"
@@ -151,6 +153,18 @@ func (s *Store) Run(ctx context.Context) error { return s.keeper.Run(ctx) }
 
 // Name returns the path, or the URL without its credentials.
 func (s *Store) Name() string { return s.keeper.Name() }
+
+// Redacted returns a path as it is, and a URL without its credentials and parameters.
+func Redacted(path string) string {
+	if !strings.Contains(path, "://") {
+		return path
+	}
+	u, err := url.Parse(path)
+	if err != nil {
+		return "the URL"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}
 
 // maxLogged bounds the list of changes in one log line.
 const maxLogged = 50
