@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +26,7 @@ func newPolicyCheck(s *streams) *cobra.Command {
 		Long: `Read a policy file, or all files of a directory, or https://... or postgres://..., like a
 node does, and report every problem with its position and the nearest valid word. Exits with 1 if there is a
 problem. What is valid but probably not intended is a warning: spend that is limited
-for models without a price.
+for models without a price, and overrides that have ended.
 
 With --envoy, check the rules of Envoy's rate limit service instead, with one domain
 per file, as for --envoy-config of "bucketring serve". A file or directory that is not
@@ -52,7 +53,7 @@ read is a problem, too, since envoyproxy/ratelimit may read it.`,
 		case err != nil:
 			return s.problemsError(source.Redacted(args[0]), problems)
 		}
-		for _, w := range p.Warnings() {
+		for _, w := range policyWarnings(p) {
 			s.notef("warning: %s\n", w)
 		}
 		s.printf("%s is a valid policy: version %s, tiers %s\n", source.Redacted(args[0]), p.VersionString(), strings.Join(p.Tiers(), ", "))
@@ -115,12 +116,17 @@ func (s *streams) writePolicyCheck(p *policy.Policy, problems policy.Problems) e
 		Warnings policy.Problems `json:"warnings,omitempty"`
 	}
 	if p != nil {
-		return s.writeJSON(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers(), Warnings: p.Warnings()})
+		return s.writeJSON(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers(), Warnings: policyWarnings(p)})
 	}
 	if err := s.writeJSON(result{Problems: problems}); err != nil {
 		return err
 	}
 	return &commandError{code: exitFailed}
+}
+
+// policyWarnings returns what is probably not intended, now.
+func policyWarnings(p *policy.Policy) policy.Problems {
+	return append(p.Warnings(), p.Ended(time.Now())...)
 }
 
 // loadPolicy loads a policy like a node does, with the settings of the environment; "" is

@@ -119,6 +119,10 @@ func (e *rowsEdit) apiKeyRow(k APIKey, hashAt, keyAt, tierAt Place) {
 	if !exists && !e.room(hashAt, "API keys", e.apiKeys.table.count, e.p.most.apiKeys) {
 		return
 	}
+	if exists {
+		e.overrides.touch(first.key)
+	}
+	e.overrides.touch(entry.key)
 	entry.at = e.at(hashAt)
 	e.apiKeys.set(sum, entry)
 	if e.apiKeySet != nil {
@@ -132,7 +136,11 @@ func (e *rowsEdit) removeAPIKey(text string, at Place) {
 		e.problem(at, "", "hash must be %s and %d hex digits", hashPrefix, hex.EncodedLen(len(hash)))
 		return
 	}
-	e.apiKeys.remove(sha256.Sum256(hash[:]))
+	sum := sha256.Sum256(hash[:])
+	if k, ok := e.apiKeys.get(sum); ok {
+		e.overrides.touch(k.key)
+		e.apiKeys.remove(sum)
+	}
 }
 
 // parseHash reads the hash of an API key.

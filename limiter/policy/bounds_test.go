@@ -173,7 +173,7 @@ func TestUnknownTierIsCheap(t *testing.T) {
 	p := mustParse(t, manyTiers(2_000))
 	var plan limiter.Plan
 	allocs := testing.AllocsPerRun(10, func() {
-		if err := p.Resolve("k", "t20000", "", &plan); err == nil {
+		if err := p.Resolve(limiter.Time{}, "k", "t20000", "", &plan); err == nil {
 			t.Fatal("Resolve(tier t20000) = nil, want an error")
 		}
 	})

@@ -34,6 +34,7 @@ func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 		policy.tierNames = append(policy.tierNames, d.name)
 	}
 	slices.Sort(policy.tierNames)
+	policy.indexLimits()
 	policy.defaultTier = policy.tiers[p.defaultTier.name]
 	for _, name := range policy.mentionedModels() {
 		policy.models[name] = policy.modelSettingsFor(name)
@@ -69,7 +70,7 @@ const (
 )
 
 func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
-	t := &tier{name: d.name, estimate: d.estimate, bound: d.bound, defs: slices.Clone(d.limits)}
+	t := &tier{name: d.name, zone: d.zone, estimate: d.estimate, bound: d.bound, defs: slices.Clone(d.limits)}
 	slices.SortFunc(t.defs, func(a, b limitDef) int { return compareLimits(&a.Limit, &b.Limit) })
 	var base []limiter.Limit
 	for i := range t.defs {

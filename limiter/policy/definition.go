@@ -20,10 +20,11 @@ type Definition struct {
 	Prices []PriceDefinition
 	Models []ModelDefinition
 
-	// Assign yields the keys of assign with their tiers, and APIKeys the entries of
-	// api_keys. nil: none.
-	Assign  iter.Seq2[string, string]
-	APIKeys iter.Seq[APIKeyDefinition]
+	// Assign yields the keys of assign with their tiers, and APIKeys and Overrides the
+	// entries of their sections, without places. nil: none.
+	Assign    iter.Seq2[string, string]
+	APIKeys   iter.Seq[APIKey]
+	Overrides iter.Seq[Override]
 }
 
 // TierDefinition is a tier. EstimateOutput is output_tokens of estimate mode fixed.
@@ -55,15 +56,12 @@ type ModelDefinition struct {
 	Model, WeightInput, WeightCachedInput, WeightOutput, DefaultOutputTokens, BoundOutput string
 }
 
-// APIKeyDefinition is an entry of api_keys.
-type APIKeyDefinition struct{ Hash, Key, Tier string }
-
 // Definition returns the content of p. A policy that is parsed from its YAML has the
 // same digest.
 func (p *Policy) Definition() *Definition {
 	d := &Definition{
 		DefaultTier: p.DefaultTier(), DefaultOutputTokens: strconv.FormatInt(p.defaultOutput, 10),
-		Assign: p.assignRules, APIKeys: p.apiKeyEntries,
+		Assign: p.assignRules, APIKeys: p.apiKeyEntries, Overrides: p.overrideEntries,
 	}
 	for _, name := range p.tierNames {
 		d.Tiers = append(d.Tiers, p.tiers[name].definition())

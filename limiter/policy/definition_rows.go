@@ -4,6 +4,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -26,7 +27,7 @@ func (p *Policy) assignRules(yield func(key, tier string) bool) {
 }
 
 // apiKeyEntries yields the entries of api_keys, sorted by hash.
-func (p *Policy) apiKeyEntries(yield func(APIKeyDefinition) bool) {
+func (p *Policy) apiKeyEntries(yield func(APIKey) bool) {
 	type entry struct {
 		hash sha256Sum
 		apiKey
@@ -35,18 +36,38 @@ func (p *Policy) apiKeyEntries(yield func(APIKeyDefinition) bool) {
 	p.rows.apiKeys.all(func(_ sha256Sum, k apiKey) { entries = append(entries, entry{k.hash, k}) })
 	slices.SortFunc(entries, func(a, b entry) int { return compareSums(a.hash, b.hash) })
 	for _, e := range entries {
-		if !yield(APIKeyDefinition{Hash: hashPrefix + hex.EncodeToString(e.hash[:]), Key: e.key, Tier: p.rows.tierName(e.tier)}) {
+		if !yield(APIKey{Hash: hashPrefix + hex.EncodeToString(e.hash[:]), Key: e.key, Tier: p.rows.tierName(e.tier)}) {
+			return
+		}
+	}
+}
+
+// overrideEntries yields the entries of overrides, sorted by key and limit.
+func (p *Policy) overrideEntries(yield func(Override) bool) {
+	var list []Override
+	p.rows.overrides.all(func(_ string, o *keyOverrides) {
+		for i := range o.list {
+			d := o.list[i].Override
+			d.Value, d.At = o.list[i].valueText(), Place{}
+			list = append(list, d)
+		}
+	})
+	slices.SortFunc(list, func(a, b Override) int {
+		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Limit, b.Limit))
+	})
+	for _, o := range list {
+		if !yield(o) {
 			return
 		}
 	}
 }
 
 // ParseWritten is [Parse] for a file that [Definition.WriteYAML] wrote. It reads each
-// entry of assign and api_keys by itself, which takes a tenth of the time and has no
+// entry of assign, api_keys and overrides by itself, which takes a tenth of the time and has no
 // bound on the size of the file.
 func ParseWritten(file string, src []byte, catalog *limiter.Catalog) (*Policy, error) {
 	base := len(src)
-	for _, section := range []string{"\nassign:\n", "\napi_keys:\n"} {
+	for _, section := range []string{"\nassign:\n", "\napi_keys:\n", "\noverrides:\n"} {
 		if i := bytes.Index(src, []byte(section)); i >= 0 {
 			base = min(base, i+1)
 		}
@@ -75,6 +96,8 @@ func ParseWritten(file string, src []byte, catalog *limiter.Catalog) (*Policy, e
 		}
 		if hash, isKey := values["hash"]; isKey {
 			e.SetAPIKey(APIKey{Hash: hash, Key: strings.Clone(values["key"]), Tier: tier, At: at})
+		} else if limit, isOverride := values["limit"]; isOverride {
+			e.SetOverride(Override{Key: values["key"], Limit: limit, Value: values["value"], Until: values["until"], Reason: values["reason"], At: at})
 		} else {
 			e.Assign(Assignment{Key: strings.Clone(values["key"]), Tier: tier, At: at})
 		}

@@ -43,6 +43,7 @@ func (d *Definition) WriteYAML(w io.Writer, cells func(line int, c Cell)) error 
 	}
 	y.assign(d)
 	y.apiKeys(d)
+	y.overrides(d)
 	if y.err != nil {
 		return y.err
 	}
@@ -206,5 +207,23 @@ func (y *yamlWriter) apiKeys(d *Definition) {
 			tier = ", tier: " + y.quoted(k.Tier)
 		}
 		y.text("  - { hash: ", y.quoted(k.Hash), ", key: ", y.quoted(k.Key), tier, " }\n")
+	}
+}
+
+func (y *yamlWriter) overrides(d *Definition) {
+	if d.Overrides == nil {
+		return
+	}
+	first := true
+	for o := range d.Overrides {
+		if first {
+			y.text("overrides:\n")
+			first = false
+		}
+		reason := ""
+		if o.Reason != "" {
+			reason = ", reason: " + y.quoted(o.Reason)
+		}
+		y.text("  - { key: ", y.quoted(o.Key), ", limit: ", y.quoted(o.Limit), ", value: ", y.quoted(o.Value), ", until: ", y.quoted(o.Until), reason, " }\n")
 	}
 }

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
@@ -67,9 +68,9 @@ func (p *Policy) computeBase() {
 // rows the digest is that of the rest.
 func (p *Policy) complete() *Policy {
 	sum := p.base
-	if p.assign.count+p.apiKeys.count > 0 {
+	if p.assign.count+p.apiKeys.count+p.overrides.count > 0 {
 		b := append([]byte("bucketring policy 2\n"), p.base[:]...)
-		b = append(append(b, p.assign.sum[:]...), p.apiKeys.sum[:]...)
+		b = append(append(append(b, p.assign.sum[:]...), p.apiKeys.sum[:]...), p.overrides.sum[:]...)
 		sum = sha256.Sum256(b)
 	}
 	p.digest = hex.EncodeToString(sum[:])
@@ -232,7 +233,31 @@ func rowFacts(from, to *Policy) (was, is []fact) {
 				is = append(is, b.fact(&to.rows))
 			}
 		})
+	different(&from.overrides, &to.overrides,
+		func(a, b *keyOverrides) bool {
+			return a == b || bytes.Equal(appendOverrides(nil, "", a), appendOverrides(nil, "", b))
+		},
+		func(key string, a, b **keyOverrides) {
+			if a != nil {
+				was = append(was, (*a).facts(key)...)
+			}
+			if b != nil {
+				is = append(is, (*b).facts(key)...)
+			}
+		})
+	byName := func(a, b fact) int {
+		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.hidden, b.hidden))
+	}
+	slices.SortStableFunc(was, byName)
+	slices.SortStableFunc(is, byName)
 	return was, is
+}
+
+func (o *keyOverrides) facts(key string) (facts []fact) {
+	for i := range o.list {
+		facts = append(facts, fact{subject: "override " + key, name: o.list[i].Limit, value: o.list[i].text()})
+	}
+	return facts
 }
 
 // bySubject maps subjects to their facts, which are sorted by name.

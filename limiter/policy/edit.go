@@ -95,6 +95,13 @@ func (e *Edit) SetAPIKey(k APIKey) { e.rows.apiKeyRow(k, k.At, k.At, k.At) }
 // RemoveAPIKey removes an API key, if it is there. A hash that is none is a problem.
 func (e *Edit) RemoveAPIKey(hash string, at Place) { e.rows.removeAPIKey(hash, at) }
 
+// SetOverride sets the override of a limit of a key. Setting one twice in one edit is a
+// problem.
+func (e *Edit) SetOverride(o Override) { e.rows.overrideRow(o, overrideAt{o.At, o.At, o.At, o.At}) }
+
+// RemoveOverride removes the override of a limit of a key, if there is one.
+func (e *Edit) RemoveOverride(key, limit string) { e.rows.removeOverride(key, limit) }
+
 // Policy returns the changed policy. Its digest is that of any policy with the same
 // content, however it was made. The error is a [Problems] with all problems of the
 // edit; there is then no policy, and the old one is as it was.
@@ -125,6 +132,9 @@ type Delta struct {
 	Unassign      []string // keys and patterns
 	APIKeys       []APIKey
 	RemoveAPIKeys []string // hashes
+	Overrides     []Override
+	// RemoveOverrides has a key and the name of a limit for each override.
+	RemoveOverrides [][2]string
 }
 
 // With returns p with changes: first all that is removed, and then all that is set. It is
@@ -143,6 +153,12 @@ func (p *Policy) With(d Delta) (*Policy, error) {
 	for _, k := range d.APIKeys {
 		e.SetAPIKey(k)
 	}
+	for _, o := range d.RemoveOverrides {
+		e.RemoveOverride(o[0], o[1])
+	}
+	for _, o := range d.Overrides {
+		e.SetOverride(o)
+	}
 	return e.Policy()
 }
 
@@ -158,6 +174,7 @@ type rowsEdit struct {
 	// Entries that were set, if there were some before. Otherwise the table has them.
 	assignSet map[string]bool
 	apiKeySet map[sha256Sum]bool
+	overrides *overridesEdit
 	// defined has the tiers, if they may be others than before.
 	defined  map[string]bool
 	finished bool
@@ -179,6 +196,7 @@ func (e *rowsEdit) begin() {
 	e.apiKeys = editTable(r.apiKeys, sumIndex, compareSums, func(b []byte, k sha256Sum, v apiKey) []byte {
 		return appendText(append(b, k[:]...), v.key, r.tierName(v.tier))
 	})
+	e.overrides = editOverrides(r)
 	e.patterns, e.assignSet, e.apiKeySet = map[string]*assigned{}, nil, nil
 	if r.assign.count > 0 {
 		e.assignSet = map[string]bool{}
@@ -189,7 +207,7 @@ func (e *rowsEdit) begin() {
 }
 
 func (e *rowsEdit) clear() {
-	e.rows.assign, e.rows.patterns, e.rows.apiKeys = table[string, assigned]{}, patternRules{}, table[sha256Sum, apiKey]{}
+	e.rows = rows{tiers: e.rows.tiers, byID: e.rows.byID, sources: e.rows.sources}
 	e.begin()
 }
 
@@ -240,6 +258,7 @@ func (e *rowsEdit) assignRow(key, tier string, keyAt, tierAt Place) {
 	if !exists && !e.room(keyAt, "assign rules", e.assign.table.count, e.p.most.rules) {
 		return
 	}
+	e.overrides.touch(key)
 	a := assigned{id, e.at(keyAt)}
 	e.assign.set(key, a)
 	if e.assignSet != nil {
@@ -251,6 +270,7 @@ func (e *rowsEdit) assignRow(key, tier string, keyAt, tierAt Place) {
 }
 
 func (e *rowsEdit) unassign(key string) {
+	e.overrides.touch(key)
 	if e.assign.remove(key) && strings.Contains(key, "*") {
 		e.patterns[key] = nil
 	}
@@ -284,6 +304,9 @@ func (e *rowsEdit) finish(policy *Policy) {
 		e.finished = true
 		e.finishPatterns()
 		r.assign, r.apiKeys = e.assign.done(), e.apiKeys.done()
+		if !e.p.broken { // else limits may be missing
+			e.finishOverrides(policy)
+		}
 	}
 	policy.rows = *r
 }

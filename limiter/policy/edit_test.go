@@ -124,7 +124,7 @@ func checkEqual(t interface {
 	}
 	for _, key := range []string{"a", "a/b", "a/c", "a/x", "d", "d/e", "d/e/f", "d/x/f", "z", "z/b"} {
 		var g, w limiter.Plan
-		if err := errors.Join(got.Resolve(key, "", "m", &g), want.Resolve(key, "", "m", &w)); err != nil {
+		if err := errors.Join(got.Resolve(limiter.Time{}, key, "", "m", &g), want.Resolve(limiter.Time{}, key, "", "m", &w)); err != nil {
 			t.Fatalf("Resolve(%s) = %v", key, err)
 		}
 		if resolved, wanted := planText(key, &g), planText(key, &w); resolved != wanted {

@@ -49,7 +49,7 @@ func FuzzParse(f *testing.F) {
 		}
 		var plan limiter.Plan
 		for _, tier := range p.Tiers() {
-			if err := p.Resolve("a/b", tier, "m", &plan); err != nil {
+			if err := p.Resolve(limiter.Time{}, "a/b", tier, "m", &plan); err != nil {
 				t.Fatalf("Resolve(tier %q) = %v", tier, err)
 			}
 		}

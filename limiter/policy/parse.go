@@ -82,7 +82,9 @@ func (p *parser) parseBase(files []File) (draft *Policy) {
 	p.checkReferences()
 	// Compiling against a temporary catalog finds the remaining problems, so that a
 	// policy that cannot be used adds nothing to the real one.
-	return p.compile(limiter.NewCatalog())
+	draft = p.compile(limiter.NewCatalog())
+	p.broken = p.r.Err() != nil
+	return draft
 }
 
 // defaultOutputTokens is the maximum output of a reserve that gives none, unless
@@ -105,6 +107,7 @@ type parser struct {
 	bounds        []rankedEntry[bool]
 	defaultOutput *int64
 	sections      []section // of rows, which are read last
+	broken        bool      // tiers may be missing because of problems
 
 	most         counts
 	combinations int // of models of limits, so far
@@ -112,10 +115,10 @@ type parser struct {
 }
 
 // counts bounds what all files together define.
-type counts struct{ tiers, limits, rules, models, apiKeys int }
+type counts struct{ tiers, limits, rules, models, apiKeys, overrides int }
 
 // mostOfAll are the bounds of every policy; limits is for each tier.
-var mostOfAll = counts{tiers: 100_000, limits: 256, rules: 1_000_000, models: 100_000, apiKeys: 1_000_000}
+var mostOfAll = counts{tiers: 100_000, limits: 256, rules: 1_000_000, models: 100_000, apiKeys: 1_000_000, overrides: 100_000}
 
 // maxSuggestions bounds how many wrong names of tiers are compared with the defined ones.
 const maxSuggestions = 100
@@ -149,7 +152,7 @@ type section struct {
 	key, value yamldoc.Node
 }
 
-var rootKeys = []string{"tiers", "default_tier", assignSection, "prices", "models", apiKeysSection, "default_output_tokens"}
+var rootKeys = []string{"tiers", "default_tier", assignSection, "prices", "models", apiKeysSection, overridesSection, "default_output_tokens"}
 
 func (p *parser) file(root yamldoc.Node) {
 	for _, f := range p.r.Fields(root, "a policy", rootKeys) {
@@ -161,7 +164,7 @@ func (p *parser) file(root yamldoc.Node) {
 				p.defaultTier.name, _ = p.name(f.Value, "default_tier")
 				p.defaultTier.at = f.Value
 			}
-		case assignSection, apiKeysSection:
+		case assignSection, apiKeysSection, overridesSection:
 			p.sections = append(p.sections, section{f.Name, f.Key, f.Value})
 		case "prices":
 			p.parsePrices(f.Value)

@@ -12,11 +12,17 @@ import (
 )
 
 // The sections with rows, of which a policy may have very many; see also apiKeysSection.
-const assignSection = "assign"
+const (
+	assignSection    = "assign"
+	overridesSection = "overrides"
+)
 
 var (
 	assignKeys = []string{"key", "tier"}
 	apiKeyKeys = []string{"hash", "key", "tier"}
+
+	overrideNeeds = []string{"key", "limit", "value", "until"}
+	overrideKeys  = append(slices.Clone(overrideNeeds), "reason")
 )
 
 // parseSection reads a section with rows into e.
@@ -30,6 +36,8 @@ func (p *parser) parseSection(e *rowsEdit, s section) {
 			p.assignItem(e, item)
 		case apiKeysSection:
 			p.apiKeyItem(e, item)
+		case overridesSection:
+			p.overrideItem(e, item)
 		}
 	}
 }
@@ -52,10 +60,19 @@ func (p *parser) texts(item yamldoc.Node, what string, known, needed []string) (
 			continue
 		}
 		hint := ""
-		if what == "an API key" {
-			hint = map[string]string{"hash": ": make one with: bucketring policy hash-key", "key": ", such as acme/alice"}[name]
+		switch {
+		case name == "hash":
+			hint = ": make one with: bucketring policy hash-key"
+		case name == "key" && what == "an API key":
+			hint = ", such as acme/alice"
+		case name == "until":
+			hint = ", such as 2026-12-24; for good, assign a tier with that limit"
 		}
-		p.r.Problem(item, "%s needs a %s%s", what, name, hint)
+		article := "a"
+		if name == "until" {
+			article = "an"
+		}
+		p.r.Problem(item, "%s needs %s %s%s", what, article, name, hint)
 		ok = false
 	}
 	return values, at, ok
@@ -77,6 +94,26 @@ func (p *parser) apiKeyItem(e *rowsEdit, item yamldoc.Node) {
 	values, at, ok := p.texts(item, "an API key", apiKeyKeys, []string{"hash", "key"})
 	if ok {
 		e.apiKeyRow(APIKey{Hash: values["hash"], Key: values["key"], Tier: values["tier"]}, at["hash"], at["key"], at["tier"])
+	}
+}
+
+// overrideItem reads an override, as a mapping or as a sentence.
+func (p *parser) overrideItem(e *rowsEdit, item yamldoc.Node) {
+	if !item.IsMapping() && !item.IsList() && !item.IsNull() {
+		sentence, _ := p.r.Text(item, "an override")
+		v, err := ParseOverride(sentence)
+		if err != nil {
+			p.r.Problem(item, "an override %v", err)
+			return
+		}
+		v.At = placeOf(item)
+		e.overrideRow(v, overrideAt{v.At, v.At, v.At, v.At})
+		return
+	}
+	values, at, ok := p.texts(item, "an override", overrideKeys, overrideNeeds)
+	if ok {
+		v := Override{values["key"], values["limit"], values["value"], values["until"], values["reason"], at["key"]}
+		e.overrideRow(v, overrideAt{at["key"], at["limit"], at["value"], at["until"]})
 	}
 }
 

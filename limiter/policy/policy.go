@@ -54,6 +54,7 @@ package policy
 import (
 	_ "embed" // default.yaml
 	"slices"
+	"time"
 
 	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
@@ -87,6 +88,8 @@ type Policy struct {
 
 	rows // the entries that can be set one by one
 
+	limitsByName map[string][]namedLimit // for overrides
+
 	facts   []fact    // canonical content without the rows, sorted
 	base    sha256Sum // of facts
 	digest  string
@@ -96,6 +99,7 @@ type Policy struct {
 // tier is a compiled tier.
 type tier struct {
 	name     string
+	zone     *time.Location // nil: UTC
 	estimate limiter.Estimate
 	bound    bool              // bound_output
 	base     *limiter.LimitSet // of limits that name no models; nil if none

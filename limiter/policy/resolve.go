@@ -12,15 +12,16 @@ import (
 )
 
 // Resolve fills plan with the limits of every level of key that has a tier, from
-// the root down, and with the rates of model. The full key has the named tier if
+// the root down, as they are at now with the overrides that have not ended, and with the
+// rates of model. The full key has the named tier if
 // tierName is set, else the tier that assign gives it, else the default tier. The
 // levels above it have the tier that assign gives them, if any.
 //
 // The key must be valid. An error is a [*limiter.FieldError]: for field tier if no
 // tier has that name, or for field key, problem no_tier, if no level has a tier.
 // The plan is then undefined. Resolve takes no lock and, without an error, does not
-// allocate.
-func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error {
+// allocate, except when it first needs the limits of a tier with an override.
+func (p *Policy) Resolve(now limiter.Time, key, tierName, model string, plan *limiter.Plan) error {
 	var named *tier
 	if tierName != "" {
 		if named = p.tiers[tierName]; named == nil {
@@ -39,6 +40,9 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 		if t != nil {
 			plan.Levels[plan.Count] = limiter.Level{
 				End: end, Tier: t.name, Limits: t.base, Model: t.perModel(model), Estimate: t.estimate,
+			}
+			if p.overrides.root != nil {
+				p.override(now, key[:end], &plan.Levels[plan.Count])
 			}
 			plan.Count++
 			plan.BoundOutput = plan.BoundOutput || t.bound

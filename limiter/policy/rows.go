@@ -24,6 +24,9 @@ type rows struct {
 	assign   table[string, assigned]
 	patterns patternRules // those in assign that have stars
 	apiKeys  table[sha256Sum, apiKey]
+
+	overrides     table[string, *keyOverrides]
+	overrideCount int
 }
 
 // assigned is the tier of a key or a pattern, and where it is given.

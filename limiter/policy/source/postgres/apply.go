@@ -9,9 +9,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -71,30 +70,50 @@ func (l *loader) all(ctx context.Context) error {
 	if err := l.assign(ctx, "SELECT key, tier FROM bucketring_assignments"); err != nil {
 		return err
 	}
-	return l.apiKeys(ctx, "SELECT hash, key, coalesce(tier, '') FROM bucketring_api_keys")
+	if err := l.apiKeys(ctx, "SELECT hash, key, coalesce(tier, '') FROM bucketring_api_keys"); err != nil {
+		return err
+	}
+	return l.overrides(ctx, "SELECT key, limit_name, value, until, coalesce(reason, '') FROM bucketring_overrides")
 }
 
 // some reads single rows of the large tables, and removes those that are gone.
-func (l *loader) some(ctx context.Context, rows map[string]map[string]struct{}) error {
-	keys := slices.Collect(maps.Keys(rows[assignmentsTable]))
-	for _, key := range keys {
-		l.edit.Unassign(key)
-	}
-	if len(keys) > 0 {
+func (l *loader) some(ctx context.Context, rows map[string]map[rowKey]struct{}) error {
+	if keys := firstColumns(rows[assignmentsTable]); len(keys) > 0 {
+		for _, key := range keys {
+			l.edit.Unassign(key)
+		}
 		if err := l.assign(ctx, "SELECT key, tier FROM bucketring_assignments WHERE key = ANY($1)", keys); err != nil {
 			return err
 		}
 	}
-	hashes := slices.Collect(maps.Keys(rows[apiKeysTable]))
-	for _, hash := range hashes {
-		if isHash(hash) { // others were never set
-			l.edit.RemoveAPIKey(hash, policy.Place{Source: apiKeysTable})
+	if hashes := firstColumns(rows[apiKeysTable]); len(hashes) > 0 {
+		for _, hash := range hashes {
+			if isHash(hash) { // others were never set
+				l.edit.RemoveAPIKey(hash, policy.Place{Source: apiKeysTable})
+			}
+		}
+		if err := l.apiKeys(ctx, "SELECT hash, key, coalesce(tier, '') FROM bucketring_api_keys WHERE hash = ANY($1)", hashes); err != nil {
+			return err
 		}
 	}
-	if len(hashes) > 0 {
-		return l.apiKeys(ctx, "SELECT hash, key, coalesce(tier, '') FROM bucketring_api_keys WHERE hash = ANY($1)", hashes)
+	if changed := rows[overridesTable]; len(changed) > 0 {
+		keys, limits := make([]string, 0, len(changed)), make([]string, 0, len(changed))
+		for k := range changed {
+			l.edit.RemoveOverride(k[0], k[1])
+			keys, limits = append(keys, k[0]), append(limits, k[1])
+		}
+		return l.overrides(ctx, `SELECT key, limit_name, value, until, coalesce(reason, '') FROM bucketring_overrides
+			WHERE (key, limit_name) IN (SELECT * FROM unnest($1::text[], $2::text[]))`, keys, limits)
 	}
 	return nil
+}
+
+func firstColumns(rows map[rowKey]struct{}) []string {
+	list := make([]string, 0, len(rows))
+	for k := range rows {
+		list = append(list, k[0])
+	}
+	return list
 }
 
 // rows calls do with the columns of each row, which it must not keep.
@@ -140,6 +159,32 @@ func (l *loader) apiKeys(ctx context.Context, sql string, args ...any) error {
 			return
 		}
 		l.edit.SetAPIKey(k)
+	}, sql, args...)
+}
+
+// overrides reads overrides. Of problems that the policy would report without the key it
+// finds those that the table lets pass.
+func (l *loader) overrides(ctx context.Context, sql string, args ...any) error {
+	return l.rows(ctx, func(c [][]byte) {
+		o := policy.Override{
+			Key: string(c[0]), Limit: string(c[1]), Value: string(c[2]), Until: string(c[3]), Reason: string(c[4]), At: policy.Place{Source: overridesTable},
+		}
+		bad := func(column, format string, args ...any) {
+			l.problems = append(l.problems, policy.Problem{File: rowName(overridesTable, []string{o.Key, o.Limit}, column), Message: fmt.Sprintf(format, args...)})
+		}
+		if err := limiter.ValidateKey(o.Key); err != nil || strings.Contains(o.Key, "*") {
+			bad("key", "key must be one key, such as acme/alice, got %q", o.Key)
+			return
+		}
+		until, err := time.Parse(time.DateOnly, o.Until)
+		if err != nil {
+			until, err = time.Parse(time.RFC3339, o.Until)
+		}
+		if err != nil || until.Year() < 2001 || until.Year() > 2199 {
+			bad("until", "until must be a date such as 2026-12-24, at whose beginning it ends, or a time such as 2026-12-24T18:00:00Z, got %q", o.Until)
+			return
+		}
+		l.edit.SetOverride(o)
 	}, sql, args...)
 }
 

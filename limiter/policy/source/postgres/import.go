@@ -240,6 +240,12 @@ func (t table) rowsOf(d *policy.Definition, yield func(values ...string) bool) {
 				return
 			}
 		}
+	case overridesTable:
+		for o := range d.Overrides {
+			if !yield(o.Key, o.Limit, o.Value, o.Until, o.Reason) {
+				return
+			}
+		}
 	}
 }
 

@@ -12,9 +12,12 @@ import (
 type pending struct {
 	all  bool // read everything
 	base bool // read the small tables
-	// Keys of rows of the large tables.
-	rows map[string]map[string]struct{}
+	// Rows of the large tables, by the values of their primary keys.
+	rows map[string]map[rowKey]struct{}
 }
+
+// rowKey has the values of a primary key, of one or two columns.
+type rowKey [2]string
 
 // maxPending bounds the rows that are read one by one, and the changes that are read at
 // once. If there are more, all rows are read.
@@ -51,12 +54,14 @@ func (p *pending) add(table string, keys []string) {
 		p.all = true
 	default:
 		if p.rows == nil {
-			p.rows = map[string]map[string]struct{}{}
+			p.rows = map[string]map[rowKey]struct{}{}
 		}
 		if p.rows[table] == nil {
-			p.rows[table] = map[string]struct{}{}
+			p.rows[table] = map[rowKey]struct{}{}
 		}
-		p.rows[table][keys[0]] = struct{}{}
+		var k rowKey
+		copy(k[:], keys)
+		p.rows[table][k] = struct{}{}
 		p.all = p.all || len(p.rows[table]) > maxPending
 	}
 }

@@ -68,7 +68,7 @@ func load(t testing.TB, f *Feed) *policy.Policy {
 func tierOf(t testing.TB, p *policy.Policy, key string) string {
 	t.Helper()
 	var plan limiter.Plan
-	check(t, p.Resolve(key, "", "", &plan))
+	check(t, p.Resolve(limiter.Time{Wall: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC).UnixNano()}, key, "", "", &plan))
 	limits := plan.Levels[plan.Count-1].Limits.Limits()
 	return fmt.Sprintf("%s %d", plan.Tier, limits[0].Amount)
 }
@@ -111,6 +111,9 @@ func TestChangesReadSingleRows(t *testing.T) {
 		{"DELETE FROM bucketring_assignments WHERE key LIKE 'acme/%'", "acme/carol", "free 2000"},
 		{"UPDATE bucketring_settings SET value = 'gold' WHERE name = 'default_tier'", "other", "gold 50000"},
 		{"INSERT INTO bucketring_api_keys VALUES ('" + hash + "', 'acme/carol', 'most')", "other", "gold 50000"},
+		{"INSERT INTO bucketring_overrides VALUES ('other', 'tokens', '77/min', '2026-12-24', 'a launch'), ('other/x', 'tokens', '78', '2026-11-24', NULL)", "other", "gold 77"},
+		{"UPDATE bucketring_overrides SET value = '79' WHERE key = 'other'", "other", "gold 79"},
+		{"DELETE FROM bucketring_overrides WHERE key = 'other'", "other", "gold 50000"},
 	} {
 		d.Exec(t, step.sql)
 		p = load(t, f)
@@ -299,6 +302,14 @@ func TestBadRow(t *testing.T) {
 		"API key": {
 			"INSERT INTO bucketring_api_keys VALUES ('sha256:0123456789ab" + strings.Repeat("0", 52) + "', 'acme//x', NULL)",
 			`bucketring_api_keys, row (hash=sha256:0123456789ab), column key: key`, "DELETE FROM bucketring_api_keys",
+		},
+		"override": {
+			"INSERT INTO bucketring_overrides VALUES ('acme/bob', 'tokens', '5', 'soon')",
+			`bucketring_overrides, row (key=acme/bob, limit_name=tokens), column until: until must be a date such as 2026-12-24`, "DELETE FROM bucketring_overrides",
+		},
+		"override of no limit": {
+			"INSERT INTO bucketring_overrides VALUES ('acme/bob', 'token', '5', '2026-12-24')",
+			`bucketring_overrides: tier free of acme/bob has no limit "token"; did you mean "tokens"?`, "DELETE FROM bucketring_overrides",
 		},
 		"tier": {
 			"UPDATE bucketring_tiers SET zone = 'Mars/Base' WHERE name = 'gold'", `bucketring_tiers, row (name=gold), column zone: zone must be an IANA time zone`,

@@ -60,6 +60,16 @@ CREATE TABLE IF NOT EXISTS bucketring_api_keys (
     tier text REFERENCES bucketring_tiers ON UPDATE CASCADE -- NULL: as assigned
 );
 
+-- Limits of single keys that differ from those of their tiers until a time. What was used is kept.
+CREATE TABLE IF NOT EXISTS bucketring_overrides (
+    key        text NOT NULL CHECK (octet_length(key) BETWEEN 1 AND 256), -- a key, no pattern
+    limit_name text NOT NULL CHECK (limit_name ~ '^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$'), -- the name of a limit of the tier of the key
+    value      text NOT NULL, -- an amount, or an amount and a window, such as 500_000/min or $20/day
+    until      text NOT NULL, -- 2026-12-24, at whose beginning it ends in the zone of the tier, or 2026-12-24T18:00:00Z
+    reason     text CHECK (octet_length(reason) <= 256 AND reason !~ '[[:cntrl:]]'),
+    PRIMARY KEY (key, limit_name)
+);
+
 -- Prices of models in US dollars, per million tokens or, from request on, for each.
 CREATE TABLE IF NOT EXISTS bucketring_prices (
     model          text PRIMARY KEY, -- a name or a pattern; * is for all others
@@ -162,7 +172,7 @@ END $$;
 DO $$
 DECLARE t record;
 BEGIN
-    FOR t IN VALUES ('tiers', 'name'), ('limits', 'tier, name'), ('assignments', 'key'), ('api_keys', 'hash'),
+    FOR t IN VALUES ('tiers', 'name'), ('limits', 'tier, name'), ('assignments', 'key'), ('api_keys', 'hash'), ('overrides', 'key, limit_name'),
         ('prices', 'model'), ('models', 'model'), ('settings', 'name')
     LOOP
         EXECUTE format('DROP TRIGGER IF EXISTS bucketring_inserted ON bucketring_%1$s;

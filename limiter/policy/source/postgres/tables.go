@@ -22,15 +22,19 @@ var tables = []table{
 	{"bucketring_models", 1, []string{"model", "weight_input", "weight_cached_input", "weight_output", "default_output_tokens", "bound_output"}},
 	{assignmentsTable, 1, []string{"key", "tier"}},
 	{apiKeysTable, 1, []string{"hash", "key", "tier"}},
+	{overridesTable, 2, []string{"key", "limit_name", "value", "until", "reason"}},
 }
 
 // The large tables.
 const (
 	assignmentsTable = "bucketring_assignments"
 	apiKeysTable     = "bucketring_api_keys"
+	overridesTable   = "bucketring_overrides"
 )
 
-func isLarge(name string) bool { return name == assignmentsTable || name == apiKeysTable }
+func isLarge(name string) bool {
+	return name == assignmentsTable || name == apiKeysTable || name == overridesTable
+}
 
 // primaryKey returns the columns of the primary key of a table.
 func primaryKey(name string) []string {
