@@ -23,10 +23,11 @@ func newPolicyCheck(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check POLICY",
 		Short: "Check a policy, or rules for Envoy",
-		Long: `Read a policy file, or all files of a directory, or https://... or postgres://..., like a
-node does, and report every problem with its position and the nearest valid word. Exits with 1 if there is a
-problem. What is valid but probably not intended is a warning: spend that is limited
-for models without a price, and overrides that have ended.
+		Long: `Read a policy like a node does, from a file, all files of a directory, https://... or
+postgres://..., and report every problem with its position and the nearest valid word.
+Exits with 1 if there is a problem. What is valid but probably not intended is a
+warning: spend that is limited for models without a price, and overrides that have
+ended.
 
 With --envoy, check the rules of Envoy's rate limit service instead, with one domain
 per file, as for --envoy-config of "bucketring serve". A file or directory that is not
