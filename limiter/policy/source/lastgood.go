@@ -5,8 +5,10 @@ package source
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,7 +24,7 @@ import (
 type lastGood struct {
 	directory, source string
 	catalog           *limiter.Catalog
-	written           string // digest of the policy in the file, if it is known
+	written           string // digest of the policy in the file, if this process wrote it
 }
 
 // lastGoodName is the name of the file.
@@ -30,12 +32,13 @@ const lastGoodName = "policy-last-good.yaml"
 
 func (k *lastGood) path() string { return filepath.Join(k.directory, lastGoodName) }
 
-// The lines that begin the file.
+// The lines that begin the file, and the one that ends it, with the SHA-256 of all before.
 const (
 	lastGoodTitle  = "# The last valid policy of a source, with which a node starts if its source has none.\n"
 	lastGoodSource = "# source: "
 	lastGoodDigest = "# digest: "
 	lastGoodAt     = "# at: "
+	lastGoodSum    = "# sha256: "
 )
 
 // write replaces the file, unless it has the policy already.
@@ -56,10 +59,15 @@ func (k *lastGood) write(p *policy.Policy, at time.Time) (err error) {
 		}
 	}()
 	err = func() error {
-		if _, err := fmt.Fprintf(f, "%s%s%s\n%s%s\n%s%s\n", lastGoodTitle, lastGoodSource, k.source, lastGoodDigest, p.Digest(), lastGoodAt, at.UTC().Format(time.RFC3339)); err != nil {
+		sum := sha256.New()
+		w := io.MultiWriter(f, sum)
+		if _, err := fmt.Fprintf(w, "%s%s%s\n%s%s\n%s%s\n", lastGoodTitle, lastGoodSource, k.source, lastGoodDigest, p.Digest(), lastGoodAt, at.UTC().Format(time.RFC3339)); err != nil {
 			return err
 		}
-		if err := p.Definition().WriteYAML(f, nil); err != nil {
+		if err := p.Definition().WriteYAML(w, nil); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(f, "%s%x\n", lastGoodSum, sum.Sum(nil)); err != nil {
 			return err
 		}
 		return f.Sync()
@@ -83,13 +91,17 @@ func syncDirectory(path string) error {
 }
 
 // read returns the policy in the file, and when it came from its source. It must be of
-// the same source, and have the digest that it was written with.
+// the same source, and be what was written.
 func (k *lastGood) read() (p *policy.Policy, at time.Time, err error) {
 	text, err := os.ReadFile(k.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, at, fmt.Errorf("%s does not exist yet", k.path())
 	} else if err != nil {
 		return nil, at, err
+	}
+	end := max(bytes.LastIndex(text, []byte(lastGoodSum)), 0)
+	if sum := fmt.Sprintf("%s%x\n", lastGoodSum, sha256.Sum256(text[:end])); sum != string(text[end:]) {
+		return nil, at, fmt.Errorf("%s is damaged: it does not end with its checksum", k.path())
 	}
 	values := map[string]string{}
 	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan() && strings.HasPrefix(lines.Text(), "#"); {
@@ -105,12 +117,6 @@ func (k *lastGood) read() (p *policy.Policy, at time.Time, err error) {
 	if at, err = time.Parse(time.RFC3339, values[lastGoodAt]); err != nil {
 		return nil, at, fmt.Errorf("%s does not say when it was written", k.path())
 	}
-	if p, err = policy.ParseWritten(k.path(), text, k.catalog); err != nil {
-		return nil, at, err
-	}
-	if p.Digest() != values[lastGoodDigest] {
-		return nil, at, fmt.Errorf("%s is not what was written: its digest is %s, want %s", k.path(), p.Digest(), values[lastGoodDigest])
-	}
-	k.written = p.Digest()
-	return p, at, nil
+	p, err = policy.ParseWritten(k.path(), text, k.catalog)
+	return p, at, err
 }

@@ -108,7 +108,11 @@ func (r *remote) Current() *policy.Policy { return r.current.Load() }
 
 func (r *remote) Name() string { return r.feed.Name() }
 
-func (r *remote) close() { r.feed.Close() }
+func (r *remote) close() {
+	r.loading.Lock()
+	defer r.loading.Unlock()
+	r.feed.Close()
+}
 
 func (r *remote) Status() Status {
 	r.mu.Lock()
@@ -222,7 +226,7 @@ func (r *remote) Run(ctx context.Context) error {
 		retry = min(2*retry, maxRetry)
 	}
 	work.Wait()
-	r.feed.Close()
+	r.close()
 	return nil
 }
 

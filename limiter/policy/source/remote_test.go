@@ -3,6 +3,7 @@
 package source
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -139,15 +140,20 @@ func TestLastGood(t *testing.T) {
 	if strings.Contains(string(kept), "hidden") {
 		t.Errorf("the file has credentials:\n%s", kept)
 	}
-	for name, damaged := range map[string]string{
-		"of another source": strings.Replace(string(kept), lastGoodSource, lastGoodSource+"x", 1),
-		"is not what was":   strings.Replace(string(kept), `"7"`, `"8"`, 1),
-		"window":            strings.Replace(string(kept), `window: "1m"`, `window: "1x"`, 1),
-		"does not say when": strings.Replace(string(kept), lastGoodAt, "# ", 1),
+	signed := func(text string) string {
+		body, _, _ := strings.Cut(text, lastGoodSum)
+		return fmt.Sprintf("%s%s%x\n", body, lastGoodSum, sha256.Sum256([]byte(body)))
+	}
+	for want, damaged := range map[string]string{
+		"is of another source": signed(strings.Replace(string(kept), lastGoodSource, lastGoodSource+"x", 1)),
+		"is damaged":           strings.Replace(string(kept), `"7"`, `"8"`, 1),
+		"is damaged: it":       string(kept[:len(kept)/2]),
+		"window":               signed(strings.Replace(string(kept), `window: "1m"`, `window: "1x"`, 1)),
+		"does not say when":    signed(strings.Replace(string(kept), lastGoodAt, "# ", 1)),
 	} {
 		check(t, os.WriteFile(file, []byte(damaged), 0o600))
-		if _, err := open(); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("New with a damaged file = %v, want %q", err, name)
+		if _, err := open(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New with a damaged file = %v, want %q", err, want)
 		}
 	}
 }

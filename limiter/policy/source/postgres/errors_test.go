@@ -82,3 +82,20 @@ func TestPasswordFromEnvironment(t *testing.T) {
 	d.URL = strings.Replace(d.URL, ":"+pgtest.Password, "", 1)
 	want(t, load(t, newFeed(t, d)), "acme/alice", "gold 50000")
 }
+
+// TestReaderNeedsSelectOnly: a user that may only read the tables can follow changes.
+func TestReaderNeedsSelectOnly(t *testing.T) {
+	d := tablesWith(t, small)
+	d.Exec(t, "CREATE ROLE reader LOGIN PASSWORD 'reader-pw'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; CREATE ROLE writer LOGIN PASSWORD 'writer-pw'; GRANT SELECT, UPDATE ON bucketring_limits TO writer")
+	reader, writer := *d, *d
+	reader.URL = strings.Replace(d.URL, "postgres:"+pgtest.Password, "reader:reader-pw", 1)
+	writer.URL = strings.Replace(d.URL, "postgres:"+pgtest.Password, "writer:writer-pw", 1)
+	f := newFeed(t, &reader)
+	load(t, f)
+	f.Close() // a new connection to the same server
+	writer.Exec(t, "UPDATE bucketring_limits SET amount = 5 WHERE tier = 'gold'")
+	want(t, load(t, f), "acme/alice", "gold 5")
+	if f.full != 1 {
+		t.Errorf("all rows were read %d times, want once: the lineage is %q", f.full, f.last.lineage)
+	}
+}
