@@ -76,7 +76,7 @@ func New(o Options) (*Store, error) {
 	s := &Store{path: o.Path, log: o.Logger}
 	var err error
 	s.loader, err = filewatch.Load(filewatch.Options[policy.Policy]{
-		Path: o.Path, What: "policy", Logger: o.Logger, Debounce: o.Debounce, Poll: o.Poll,
+		Path: o.Path, Large: true, What: "policy", Logger: o.Logger, Debounce: o.Debounce, Poll: o.Poll,
 		Parse: func(files []yamldoc.File) (*policy.Policy, error) {
 			if o.Path == "" {
 				return policy.Default(o.Catalog), nil
@@ -123,13 +123,12 @@ func (s *Store) Run(ctx context.Context) error {
 const maxLogged = 50
 
 func (s *Store) logChange(old, p *policy.Policy) {
-	changes := policy.Diff(old, p)
-	if len(changes) == 0 {
+	changes, total := policy.DiffMost(old, p, maxLogged)
+	if total == 0 {
 		s.log.Info("policy unchanged", "path", s.path, "version", p.VersionString())
 		return
 	}
-	total := len(changes)
 	s.log.Info("policy changed", "path", s.path,
 		"from", old.VersionString(), "version", p.VersionString(),
-		"count", total, "changes", changes[:min(total, maxLogged)])
+		"count", total, "changes", changes)
 }
