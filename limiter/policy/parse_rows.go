@@ -126,7 +126,8 @@ func (x *item) assign() {
 
 func (x *item) apiKey() {
 	if x.needs(2) {
-		x.e.apiKeyRow(APIKey{Hash: x.values[0], Key: x.values[1], Tier: x.values[2]}, x.at[0], x.at[1], x.at[2])
+		// A part of the text of a file would keep all of it, most of which are hashes.
+		x.e.apiKeyRow(APIKey{Hash: x.values[0], Key: strings.Clone(x.values[1]), Tier: x.values[2]}, x.at[0], x.at[1], x.at[2])
 	}
 }
 
@@ -158,12 +159,11 @@ func keyPatternProblem(text string) string {
 		}
 		return problem
 	}
-	segments := strings.Split(text, "/")
-	if slices.Contains(segments, "") {
+	if text[0] == '/' || text[len(text)-1] == '/' || strings.Contains(text, "//") {
 		return fmt.Sprintf("%q has an empty segment: no key matches it", text)
 	}
-	if len(segments) > limiter.MaxLevels {
-		return fmt.Sprintf("%q has %d segments: no key matches it, because keys have at most %d", text, len(segments), limiter.MaxLevels)
+	if n := segmentsOf(text); n > limiter.MaxLevels {
+		return fmt.Sprintf("%q has %d segments: no key matches it, because keys have at most %d", text, n, limiter.MaxLevels)
 	}
 	return ""
 }
