@@ -82,11 +82,11 @@ func (s *streams) printDiff(before, p *policy.Policy) {
 		s.printf("the database has no valid policy yet\n")
 		return
 	}
-	changes := policy.Diff(before, p)
-	for _, line := range changes[:min(len(changes), maxDiff)] {
+	changes, total := policy.DiffMost(before, p, maxDiff)
+	for _, line := range changes {
 		s.printf("%s\n", line)
 	}
-	if more := len(changes) - maxDiff; more > 0 {
+	if more := total - len(changes); more > 0 {
 		s.printf("and %d more changes\n", more)
 	}
 }

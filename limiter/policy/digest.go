@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -185,7 +186,14 @@ func weightsText(w limiter.Weights) string {
 // Diff returns one line, for people, per difference between two policies, such as
 // "tier free: tokens 10000/1m -> 20000/1m". It is empty if their digests are equal.
 func Diff(from, to *Policy) []string {
-	was, is := rowFacts(from, to)
+	lines, _ := DiffMost(from, to, math.MaxInt)
+	return lines
+}
+
+// DiffMost is [Diff] with at most so many lines, and the number of all. It takes time in
+// proportion to what differs, not to the policies.
+func DiffMost(from, to *Policy, most int) (lines []string, total int) {
+	was, is, more := rowFacts(from, to, most)
 	before, after := bySubject(append(was, from.facts...)), bySubject(append(is, to.facts...))
 	var subjects []string
 	for s := range before {
@@ -197,7 +205,6 @@ func Diff(from, to *Policy) []string {
 		}
 	}
 	slices.Sort(subjects)
-	var lines []string
 	for _, s := range subjects {
 		switch {
 		case before[s] == nil:
@@ -208,14 +215,25 @@ func Diff(from, to *Policy) []string {
 			lines = append(lines, diffSubject(s, before[s], after[s])...)
 		}
 	}
-	return lines
+	return lines[:min(len(lines), most)], len(lines) + more
 }
 
-// rowFacts returns the facts of the rows that differ between two policies.
-func rowFacts(from, to *Policy) (was, is []fact) {
+// rowFacts returns the facts of the rows that differ between two policies: of all, or of
+// most of them and how many there are more.
+func rowFacts(from, to *Policy, most int) (was, is []fact, more int) {
+	room := func() bool {
+		most--
+		if most < 0 {
+			more++
+		}
+		return most >= 0
+	}
 	different(&from.assign, &to.assign,
 		func(a, b assigned) bool { return from.rows.tiers.list[a.tier] == to.rows.tiers.list[b.tier] },
 		func(key string, a, b *assigned) {
+			if !room() {
+				return
+			}
 			if a != nil {
 				was = append(was, fact{subject: "assign " + key, value: from.rows.tiers.list[a.tier]})
 			}
@@ -226,6 +244,9 @@ func rowFacts(from, to *Policy) (was, is []fact) {
 	different(&from.apiKeys, &to.apiKeys,
 		func(a, b apiKey) bool { return a.key == b.key && from.tierName(a.tier) == to.tierName(b.tier) },
 		func(_ sha256Sum, a, b *apiKey) {
+			if !room() {
+				return
+			}
 			if a != nil {
 				was = append(was, a.fact(&from.rows))
 			}
@@ -238,6 +259,9 @@ func rowFacts(from, to *Policy) (was, is []fact) {
 			return a == b || bytes.Equal(appendOverrides(nil, "", a), appendOverrides(nil, "", b))
 		},
 		func(key string, a, b **keyOverrides) {
+			if !room() {
+				return
+			}
 			if a != nil {
 				was = append(was, (*a).facts(key)...)
 			}
@@ -250,7 +274,7 @@ func rowFacts(from, to *Policy) (was, is []fact) {
 	}
 	slices.SortStableFunc(was, byName)
 	slices.SortStableFunc(is, byName)
-	return was, is
+	return was, is, more
 }
 
 func (o *keyOverrides) facts(key string) (facts []fact) {

@@ -32,6 +32,7 @@ func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
 
 func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, error) {
 	p := newParser(most)
+	defer p.r.Release()
 	draft := p.parseBase(files)
 	if draft == nil {
 		return nil, p.r.Err()
@@ -56,7 +57,7 @@ func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, e
 }
 
 func newParser(most counts) *parser {
-	return &parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection, Synonyms: startKeys}}
+	return &parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection, RowSections: rowSections, Synonyms: startKeys}}
 }
 
 // parseBase reads all of the files but the sections with rows. It returns a policy without
@@ -118,7 +119,7 @@ type parser struct {
 type counts struct{ tiers, limits, rules, models, apiKeys, overrides int }
 
 // mostOfAll are the bounds of every policy; limits is for each tier.
-var mostOfAll = counts{tiers: 100_000, limits: 256, rules: 1_000_000, models: 100_000, apiKeys: 1_000_000, overrides: 100_000}
+var mostOfAll = counts{tiers: 100_000, limits: 256, rules: 2_000_000, models: 100_000, apiKeys: 2_000_000, overrides: 100_000}
 
 // maxSuggestions bounds how many wrong names of tiers are compared with the defined ones.
 const maxSuggestions = 100

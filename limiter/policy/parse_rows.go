@@ -17,65 +17,53 @@ const (
 	overridesSection = "overrides"
 )
 
+// The keys of their items; those that are needed first.
 var (
-	assignKeys = []string{"key", "tier"}
-	apiKeyKeys = []string{"hash", "key", "tier"}
-
-	overrideNeeds = []string{"key", "limit", "value", "until"}
-	overrideKeys  = append(slices.Clone(overrideNeeds), "reason")
+	assignKeys   = []string{"key", "tier"}
+	apiKeyKeys   = []string{"hash", "key", "tier"}
+	overrideKeys = []string{"key", "limit", "value", "until", "reason"}
 )
+
+var rowSections = []yamldoc.RowSection{{Key: assignSection, Fields: assignKeys}, {Key: apiKeysSection, Fields: apiKeyKeys}, {Key: overridesSection, Fields: overrideKeys}}
 
 // parseSection reads a section with rows into e.
 func (p *parser) parseSection(e *rowsEdit, s section) {
-	if s.name == apiKeysSection {
+	x := item{e: e, what: map[string]string{assignSection: "an assign rule", apiKeysSection: "an API key", overridesSection: "an override"}[s.name]}
+	set, known := x.assign, assignKeys
+	switch s.name {
+	case apiKeysSection:
 		s.value = s.value.Redacted()
+		set, known = x.apiKey, apiKeyKeys
+	case overridesSection:
+		set, known = x.override, overrideKeys
 	}
-	for _, item := range p.r.Items(s.value, s.name) {
-		switch s.name {
-		case assignSection:
-			p.assignItem(e, item)
-		case apiKeysSection:
-			p.apiKeyItem(e, item)
-		case overridesSection:
-			p.overrideItem(e, item)
+	x.known = known
+	file, _, _ := s.key.Position()
+	if p.r.Rows(s.value, func(row yamldoc.Row) {
+		x.begin(Place{file, row.Line, row.Column})
+		for _, f := range row.Fields {
+			x.add(f.Name, f.Value, Place{file, row.Line, f.Column})
 		}
+		set()
+	}) {
+		return
 	}
-}
-
-// texts reads the fields of a row. It returns the value of each that is given, and its
-// place. A field that is no single value, and one of the needed that is missing, are
-// problems; ok is then false.
-func (p *parser) texts(item yamldoc.Node, what string, known, needed []string) (values map[string]string, at map[string]Place, ok bool) {
-	values, at, ok = map[string]string{}, map[string]Place{}, item.IsMapping()
-	for _, f := range p.r.Fields(item, what, known) {
-		text, good := p.r.Text(f.Value, f.Name)
-		values[f.Name], at[f.Name] = text, placeOf(f.Value)
-		ok = ok && good
-	}
-	if !item.IsMapping() {
-		return values, at, false
-	}
-	for _, name := range needed {
-		if _, has := at[name]; has {
+	for _, n := range p.r.Items(s.value, s.name) {
+		x.begin(placeOf(n))
+		if s.name == overridesSection && !n.IsMapping() && !n.IsList() && !n.IsNull() {
+			p.sentence(e, n)
 			continue
 		}
-		hint := ""
-		switch {
-		case name == "hash":
-			hint = ": make one with: bucketring policy hash-key"
-		case name == "key" && what == "an API key":
-			hint = ", such as acme/alice"
-		case name == "until":
-			hint = ", such as 2026-12-24; for good, assign a tier with that limit"
+		x.ok = n.IsMapping()
+		for _, f := range p.r.Fields(n, x.what, known) {
+			text, good := p.r.Text(f.Value, f.Name)
+			x.ok = x.ok && good
+			x.add(f.Name, text, placeOf(f.Value))
 		}
-		article := "a"
-		if name == "until" {
-			article = "an"
+		if n.IsMapping() {
+			set()
 		}
-		p.r.Problem(item, "%s needs %s %s%s", what, article, name, hint)
-		ok = false
 	}
-	return values, at, ok
 }
 
 func placeOf(n yamldoc.Node) Place {
@@ -83,38 +71,83 @@ func placeOf(n yamldoc.Node) Place {
 	return Place{file, line, column}
 }
 
-func (p *parser) assignItem(e *rowsEdit, item yamldoc.Node) {
-	values, at, ok := p.texts(item, "an assign rule", assignKeys, assignKeys)
-	if ok {
-		e.assignRow(values["key"], values["tier"], at["key"], at["tier"])
+// item is an item of a section, whether it is a row or not. It is used for one item after
+// the other, because there may be very many.
+type item struct {
+	e      *rowsEdit
+	what   string
+	known  []string
+	place  Place
+	ok     bool // no problem so far
+	values [8]string
+	at     [8]Place
+	given  [8]bool
+}
+
+func (x *item) begin(at Place) {
+	x.place, x.ok = at, true
+	clear(x.values[:])
+	clear(x.given[:])
+}
+
+func (x *item) add(name, value string, at Place) {
+	if i := slices.Index(x.known, name); i >= 0 {
+		x.values[i], x.at[i], x.given[i] = value, at, true
 	}
 }
 
-func (p *parser) apiKeyItem(e *rowsEdit, item yamldoc.Node) {
-	values, at, ok := p.texts(item, "an API key", apiKeyKeys, []string{"hash", "key"})
-	if ok {
-		e.apiKeyRow(APIKey{Hash: values["hash"], Key: values["key"], Tier: values["tier"]}, at["hash"], at["key"], at["tier"])
-	}
-}
-
-// overrideItem reads an override, as a mapping or as a sentence.
-func (p *parser) overrideItem(e *rowsEdit, item yamldoc.Node) {
-	if !item.IsMapping() && !item.IsList() && !item.IsNull() {
-		sentence, _ := p.r.Text(item, "an override")
-		v, err := ParseOverride(sentence)
-		if err != nil {
-			p.r.Problem(item, "an override %v", err)
-			return
+// needs reports whether the first n known fields are given. One that is missing is a
+// problem.
+func (x *item) needs(n int) bool {
+	for i, name := range x.known[:n] {
+		if x.given[i] {
+			continue
 		}
-		v.At = placeOf(item)
-		e.overrideRow(v, overrideAt{v.At, v.At, v.At, v.At})
+		x.ok = false
+		hint, article := "", "a"
+		switch {
+		case name == "hash":
+			hint = ": make one with: bucketring policy hash-key"
+		case name == "key" && len(x.known) == len(apiKeyKeys):
+			hint = ", such as acme/alice"
+		case name == "until":
+			hint, article = ", such as 2026-12-24; for good, assign a tier with that limit", "an"
+		}
+		x.e.problem(x.place, "", "%s needs %s %s%s", x.what, article, name, hint)
+	}
+	return x.ok
+}
+
+func (x *item) assign() {
+	if x.needs(2) {
+		x.e.assignRow(x.values[0], x.values[1], x.at[0], x.at[1])
+	}
+}
+
+func (x *item) apiKey() {
+	if x.needs(2) {
+		// A part of the text of a file would keep all of it, most of which are hashes.
+		x.e.apiKeyRow(APIKey{Hash: x.values[0], Key: strings.Clone(x.values[1]), Tier: x.values[2]}, x.at[0], x.at[1], x.at[2])
+	}
+}
+
+func (x *item) override() {
+	if x.needs(4) {
+		v := Override{x.values[0], x.values[1], x.values[2], x.values[3], x.values[4], x.at[0]}
+		x.e.overrideRow(v, overrideAt{x.at[0], x.at[1], x.at[2], x.at[3]})
+	}
+}
+
+// sentence reads an override as a sentence.
+func (p *parser) sentence(e *rowsEdit, n yamldoc.Node) {
+	text, _ := p.r.Text(n, "an override")
+	v, err := ParseOverride(text)
+	if err != nil {
+		p.r.Problem(n, "an override %v", err)
 		return
 	}
-	values, at, ok := p.texts(item, "an override", overrideKeys, overrideNeeds)
-	if ok {
-		v := Override{values["key"], values["limit"], values["value"], values["until"], values["reason"], at["key"]}
-		e.overrideRow(v, overrideAt{at["key"], at["limit"], at["value"], at["until"]})
-	}
+	v.At = placeOf(n)
+	e.overrideRow(v, overrideAt{v.At, v.At, v.At, v.At})
 }
 
 // keyPatternProblem says what is wrong with the key of an assignment; nothing if it can
@@ -126,12 +159,11 @@ func keyPatternProblem(text string) string {
 		}
 		return problem
 	}
-	segments := strings.Split(text, "/")
-	if slices.Contains(segments, "") {
+	if text[0] == '/' || text[len(text)-1] == '/' || strings.Contains(text, "//") {
 		return fmt.Sprintf("%q has an empty segment: no key matches it", text)
 	}
-	if len(segments) > limiter.MaxLevels {
-		return fmt.Sprintf("%q has %d segments: no key matches it, because keys have at most %d", text, len(segments), limiter.MaxLevels)
+	if n := segmentsOf(text); n > limiter.MaxLevels {
+		return fmt.Sprintf("%q has %d segments: no key matches it, because keys have at most %d", text, n, limiter.MaxLevels)
 	}
 	return ""
 }

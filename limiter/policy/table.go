@@ -88,30 +88,33 @@ func different[K comparable, V any](from, to *table[K, V], same func(from, to V)
 			if x == y || x != nil && y != nil && x.sum == y.sum {
 				continue
 			}
-			if x != nil {
-				for k, v := range x.entries {
-					var w V
-					ok := false
-					if y != nil {
-						w, ok = y.entries[k]
-					}
-					switch {
-					case !ok:
-						do(k, &v, nil)
-					case !same(v, w):
-						do(k, &v, &w)
-					}
-				}
-			}
-			if y != nil {
-				for k, w := range y.entries {
-					if x == nil {
-						do(k, nil, &w)
-					} else if _, ok := x.entries[k]; !ok {
-						do(k, nil, &w)
-					}
-				}
-			}
+			differentLeaves(x, y, same, do)
+		}
+	}
+}
+
+// differentLeaves is different for two leaves, of which one may be nil.
+func differentLeaves[K comparable, V any](x, y *leaf[K, V], same func(from, to V) bool, do func(k K, from, to *V)) {
+	if x == nil {
+		x = &leaf[K, V]{}
+	}
+	if y == nil {
+		y = &leaf[K, V]{}
+	}
+	for k, v := range x.entries {
+		w, ok := y.entries[k]
+		if ok && same(v, w) {
+			continue
+		}
+		from, to := new(v), (*V)(nil)
+		if ok {
+			to = new(w)
+		}
+		do(k, from, to)
+	}
+	for k, w := range y.entries {
+		if _, ok := x.entries[k]; !ok {
+			do(k, nil, new(w))
 		}
 	}
 }

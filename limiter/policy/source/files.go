@@ -20,7 +20,7 @@ func newFiles(o Options) (*files, error) {
 	s := &files{path: o.Path}
 	var err error
 	s.loader, err = filewatch.Load(filewatch.Options[policy.Policy]{
-		Path: o.Path, What: "policy", Logger: o.Logger, Debounce: o.Debounce, Poll: o.Poll,
+		Path: o.Path, Large: true, What: "policy", Logger: o.Logger, Debounce: o.Debounce, Poll: o.Poll,
 		Parse: func(files []yamldoc.File) (*policy.Policy, error) {
 			if o.Path == "" {
 				return policy.Default(o.Catalog), nil

@@ -171,13 +171,12 @@ const maxLogged = 50
 
 // logChange logs what is different in a new policy.
 func logChange(log *slog.Logger, name string, old, p *policy.Policy) {
-	if old.Digest() == p.Digest() {
+	changes, total := policy.DiffMost(old, p, maxLogged)
+	if total == 0 {
 		log.Info("policy unchanged", "path", name, "version", p.VersionString())
 		return
 	}
-	changes := policy.Diff(old, p)
-	total := len(changes)
 	log.Info("policy changed", "path", name,
 		"from", old.VersionString(), "version", p.VersionString(),
-		"count", total, "changes", changes[:min(total, maxLogged)])
+		"count", total, "changes", changes)
 }

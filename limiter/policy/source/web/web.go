@@ -166,12 +166,12 @@ func (f *Feed) read(ctx context.Context, resp *http.Response) (*policy.Policy, e
 	if kind := resp.Header.Get("Content-Type"); !isText(kind) {
 		return nil, fmt.Errorf("GET %s: the content type is %.100q, want application/yaml or text/plain: is it the page of a login or of a proxy?", f.name, kind)
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, yamldoc.MaxBytes+1))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, yamldoc.MaxFileBytes+1))
 	if err != nil {
 		return nil, f.noAnswer(ctx, err)
 	}
-	if len(text) > yamldoc.MaxBytes {
-		return nil, fmt.Errorf("GET %s: the policy has more than %d bytes: split it into files, or use --policy postgres://", f.name, yamldoc.MaxBytes)
+	if len(text) > yamldoc.MaxFileBytes {
+		return nil, fmt.Errorf("GET %s: the policy has more than %d bytes: use --policy postgres://", f.name, yamldoc.MaxFileBytes)
 	}
 	now := answer{etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified"), body: sha256.Sum256(text)}
 	if now.body == f.last.body && (f.last.policy != nil || f.last.err != nil) {
