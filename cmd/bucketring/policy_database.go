@@ -135,7 +135,7 @@ BUCKETRING_POLICY_TOKEN_FILE.`,
 
 // checkExport checks that a text has the policy p.
 func checkExport(p *policy.Policy, text []byte) error {
-	again, err := policy.ParseWritten("export", text, limiter.NewCatalog())
+	again, err := policy.Parse("export", text, limiter.NewCatalog())
 	if err != nil {
 		return fmt.Errorf("the policy cannot be a file: %w", err)
 	}

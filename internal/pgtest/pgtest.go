@@ -58,7 +58,7 @@ func start(t testing.TB) *Server {
 	}
 	port, err := freeport.Pick()
 	check(t, err)
-	dir, err := os.MkdirTemp("", "pg") // a socket has a short path
+	dir, err := os.MkdirTemp("", "pg") //nolint:usetesting // a socket has a short path
 	check(t, err)
 	s := &Server{bin: bin, dir: dir, port: strconv.Itoa(port), attr: &syscall.SysProcAttr{Setpgid: true}}
 	if os.Geteuid() == 0 { // PostgreSQL refuses to run as root

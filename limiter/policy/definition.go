@@ -128,7 +128,7 @@ func (d *limitDef) definition() LimitDefinition {
 	set(&l.Unreachable, d.Unreachable.String(), d.Unreachable != defaultUnreachable(d.Dimension))
 	set(&l.Durability, "async", d.Async)
 	set(&l.Show, "false", d.Hidden)
-	set(&l.Slices, d.Limit.Slices.String(), d.Limit.Slices != limiter.SlicesNodes)
+	set(&l.Slices, d.Slices.String(), d.Slices != limiter.SlicesNodes)
 	for _, m := range d.models {
 		l.Models = append(l.Models, m.text)
 	}

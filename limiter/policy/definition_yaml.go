@@ -124,9 +124,19 @@ func (y *yamlWriter) limit(tier string, l *LimitDefinition) {
 	y.cell("")
 	y.text("      -\n")
 	for _, f := range [...][2]string{
-		{"name", l.Name}, {"dimension", l.Dimension}, {"limit", l.Limit}, {"window", l.Window}, {"starts", l.Starts}, {"burst", l.Burst},
-		{"algorithm", l.Algorithm}, {"on_exceed", l.OnExceed}, {"mode", l.Mode}, {"unreachable", l.Unreachable},
-		{"durability", l.Durability}, {"show", l.Show}, {"slices", l.Slices},
+		{"name", l.Name},
+		{"dimension", l.Dimension},
+		{"limit", l.Limit},
+		{"window", l.Window},
+		{"starts", l.Starts},
+		{"burst", l.Burst},
+		{"algorithm", l.Algorithm},
+		{"on_exceed", l.OnExceed},
+		{"mode", l.Mode},
+		{"unreachable", l.Unreachable},
+		{"durability", l.Durability},
+		{"show", l.Show},
+		{"slices", l.Slices},
 	} {
 		y.field("        ", f[0], f[1])
 	}
@@ -145,8 +155,14 @@ func (y *yamlWriter) price(p *PriceDefinition) {
 	y.cell("")
 	y.text("  ", y.quoted(p.Model), ":\n")
 	for _, f := range [...][2]string{
-		{"input", p.Input}, {"cached_input", p.CachedInput}, {"cache_write", p.CacheWrite}, {"cache_write_1h", p.CacheWrite1h},
-		{"output", p.Output}, {"request", p.Request}, {"image", p.Image}, {"search", p.Search},
+		{"input", p.Input},
+		{"cached_input", p.CachedInput},
+		{"cache_write", p.CacheWrite},
+		{"cache_write_1h", p.CacheWrite1h},
+		{"output", p.Output},
+		{"request", p.Request},
+		{"image", p.Image},
+		{"search", p.Search},
 	} {
 		y.field("    ", f[0], f[1])
 	}

@@ -117,6 +117,6 @@ func (k *lastGood) read() (p *policy.Policy, at time.Time, err error) {
 	if at, err = time.Parse(time.RFC3339, values[lastGoodAt]); err != nil {
 		return nil, at, fmt.Errorf("%s does not say when it was written", k.path())
 	}
-	p, err = policy.ParseWritten(k.path(), text, k.catalog)
+	p, err = policy.Parse(k.path(), text, k.catalog)
 	return p, at, err
 }

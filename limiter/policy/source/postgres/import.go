@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -95,8 +96,8 @@ func replace(ctx context.Context, tx pgx.Tx, d *policy.Definition) (c Changes, e
 		c.Inserted += inserted
 		c.Updated += changed.RowsAffected() - inserted
 	}
-	for i := len(tables) - 1; i >= 0; i-- { // what is referred to goes last
-		gone, err := tx.Exec(ctx, tables[i].deleteSQL())
+	for _, t := range slices.Backward(tables) { // what is referred to goes last
+		gone, err := tx.Exec(ctx, t.deleteSQL())
 		if err != nil {
 			return c, err
 		}

@@ -119,7 +119,7 @@ func TestMutualTLS(t *testing.T) {
 	if err := load(); err == nil || !strings.Contains(err.Error(), "has no PEM certificate") {
 		t.Errorf("with a bad CA file: %v", err)
 	}
-	if err := (func() error { _, _, err := TLSFiles{Cert: files.Cert}.read(); return err })(); err == nil || !strings.Contains(err.Error(), "belong together") {
+	if _, _, err := (TLSFiles{Cert: files.Cert}).read(); err == nil || !strings.Contains(err.Error(), "belong together") {
 		t.Errorf("without a key: %v", err)
 	}
 	noClient := feedOf(t, s.URL, Options{Files: TLSFiles{CA: files.CA}})

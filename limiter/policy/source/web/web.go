@@ -55,6 +55,7 @@ type Feed struct {
 	transport *http.Transport
 	files     [sha256.Size]byte // of the files of transport
 	last      answer
+	maxBytes  int64 // of a body
 }
 
 // answer is what the server answered last, with status 200.
@@ -77,7 +78,7 @@ func New(o Options) (*Feed, error) {
 	if err != nil {
 		return nil, errors.New("policy: the URL cannot be parsed: write https://host/path") // the error would show it
 	}
-	f := &Feed{options: o, url: u, name: redacted(u)}
+	f := &Feed{options: o, url: u, name: redacted(u), maxBytes: yamldoc.MaxFileBytes}
 	switch {
 	case u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
 		return nil, fmt.Errorf("policy: want https://host/path, got %s", f.name)
@@ -166,12 +167,12 @@ func (f *Feed) read(ctx context.Context, resp *http.Response) (*policy.Policy, e
 	if kind := resp.Header.Get("Content-Type"); !isText(kind) {
 		return nil, fmt.Errorf("GET %s: the content type is %.100q, want application/yaml or text/plain: is it the page of a login or of a proxy?", f.name, kind)
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, yamldoc.MaxFileBytes+1))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, f.maxBytes+1))
 	if err != nil {
 		return nil, f.noAnswer(ctx, err)
 	}
-	if len(text) > yamldoc.MaxFileBytes {
-		return nil, fmt.Errorf("GET %s: the policy has more than %d bytes: use --policy postgres://", f.name, yamldoc.MaxFileBytes)
+	if int64(len(text)) > f.maxBytes {
+		return nil, fmt.Errorf("GET %s: the policy has more than %d bytes: use --policy postgres://", f.name, f.maxBytes)
 	}
 	now := answer{etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified"), body: sha256.Sum256(text)}
 	if now.body == f.last.body && (f.last.policy != nil || f.last.err != nil) {
@@ -231,8 +232,7 @@ func (f *Feed) checkRedirect(req *http.Request, via []*http.Request) error {
 
 // noAnswer describes why there is no answer, without the URL's credentials.
 func (f *Feed) noAnswer(ctx context.Context, err error) error {
-	var whole *url.Error
-	if errors.As(err, &whole) {
+	if whole, ok := errors.AsType[*url.Error](err); ok {
 		err = whole.Err // the text of whole shows the URL
 	}
 	var timeout net.Error

@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
@@ -94,7 +93,8 @@ func TestUnchangedIsNotSentAgain(t *testing.T) {
 
 // TestBadAnswers: each is an error that says what happened and what to do.
 func TestBadAnswers(t *testing.T) {
-	big := strings.Repeat("#", yamldoc.MaxBytes+1)
+	const most = 1 << 20
+	big := strings.Repeat("#", most+1)
 	for name, test := range map[string]struct {
 		answer http.HandlerFunc
 		want   string
@@ -148,6 +148,7 @@ func TestBadAnswers(t *testing.T) {
 			}
 			url := serve(t, test.answer)
 			f := feedOf(t, strings.Replace(url, "http://", "http://user:hidden-pw@", 1)+"/p?key=hidden-key", Options{Timeout: timeout})
+			f.maxBytes = most
 			p, err := f.Load(t.Context(), false)
 			if err == nil || p != nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), url+"/p") {
 				t.Fatalf("Load = %v, want %q and the URL", err, test.want)
@@ -155,8 +156,7 @@ func TestBadAnswers(t *testing.T) {
 			if strings.Contains(err.Error(), "hidden") {
 				t.Errorf("the error has a credential: %v", err)
 			}
-			var problems policy.Problems
-			if errors.As(err, &problems) {
+			if _, ok := errors.AsType[policy.Problems](err); ok {
 				t.Error("the error is one of the policy, and would not be tried again soon")
 			}
 		})
