@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -159,7 +160,11 @@ func digest(files []yamldoc.File) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	for _, f := range files {
 		fmt.Fprintf(h, "%q %d\n", f.Name, len(f.Source))
-		h.Write(f.Source)
+		// In parts, because the runtime cannot interrupt a hash function, and others wait.
+		for part := range slices.Chunk(f.Source, 64<<10) {
+			h.Write(part)
+			runtime.Gosched()
+		}
 	}
 	h.Sum(sum[:0])
 	return sum

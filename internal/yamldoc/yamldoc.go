@@ -130,7 +130,7 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 		r.add(f, line, column, "", "is not valid UTF-8")
 		return Node{}, false
 	}
-	f.src = string(src)
+	f.src = copyText(src)
 	var other int
 	f.spans, other = findRows(f.src, r.RowSections)
 	document, decoder, ok := r.decodeRest(f, other)

@@ -25,6 +25,8 @@ default_tier: free
 type source struct {
 	assign  map[string]string    // tier by key
 	apiKeys map[string][2]string // key and tier by API key
+
+	overrides map[string]string // value by key, of the limit tokens
 }
 
 // yaml returns the whole as a file.
@@ -43,6 +45,12 @@ func (s source) yaml() string {
 	for k, v := range s.apiKeys {
 		fmt.Fprintf(&b, "  - { hash: %q, key: %s, tier: %q }\n", HashAPIKey(k), v[0], v[1])
 	}
+	if len(s.overrides) > 0 {
+		b.WriteString("overrides:\n")
+	}
+	for key, value := range s.overrides {
+		fmt.Fprintf(&b, "  - { key: %s, limit: tokens, value: %s, until: 2026-12-24 }\n", key, value)
+	}
 	return strings.ReplaceAll(b.String(), `, tier: ""`, "")
 }
 
@@ -53,7 +61,7 @@ func TestEditsAreTheWhole(t *testing.T) {
 	tiers := []string{"free", "paid", "team"}
 	rapid.Check(t, func(t *rapid.T) {
 		catalog := limiter.NewCatalog()
-		s := source{map[string]string{}, map[string][2]string{}}
+		s := source{map[string]string{}, map[string][2]string{}, map[string]string{}}
 		p, err := Parse("p.yaml", []byte(s.yaml()), catalog)
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +74,9 @@ func TestEditsAreTheWhole(t *testing.T) {
 				apiKey := "sk-" + key
 				usedToo := slices.ContainsFunc(d.APIKeys, func(k APIKey) bool { return k.Hash == HashAPIKey(apiKey) })
 				tier := rapid.SampledFrom(tiers).Draw(t, "tier")
-				switch rapid.IntRange(0, 3).Draw(t, "change") {
+				overridden := strings.ReplaceAll(key, "*", "x")
+				usedOverride := slices.ContainsFunc(d.Overrides, func(o Override) bool { return o.Key == overridden })
+				switch rapid.IntRange(0, 5).Draw(t, "change") {
 				case 0:
 					if !used {
 						d.Unassign = append(d.Unassign, key)
@@ -82,6 +92,17 @@ func TestEditsAreTheWhole(t *testing.T) {
 						k := APIKey{Hash: HashAPIKey(apiKey), Key: "x/y", Tier: rapid.SampledFrom([]string{"", tier}).Draw(t, "tier of API key")}
 						d.APIKeys = append(d.APIKeys, k)
 						s.apiKeys[apiKey] = [2]string{k.Key, k.Tier}
+					}
+				case 4:
+					if !usedOverride {
+						value := fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "value"))
+						d.Overrides = append(d.Overrides, Override{Key: overridden, Limit: "tokens", Value: value, Until: "2026-12-24"})
+						s.overrides[overridden] = value
+					}
+				case 5:
+					if !usedOverride {
+						d.RemoveOverrides = append(d.RemoveOverrides, [2]string{overridden, "tokens"})
+						delete(s.overrides, overridden)
 					}
 				case 3:
 					if !usedToo {

@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bucketring/bucketring/limiter"
 )
@@ -198,4 +200,64 @@ func TestLargeFile(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("Parse = %v\nwant %s", err, want)
 	}
+}
+
+// BenchmarkReload measures how long decisions take while a million assignments are loaded,
+// and without that: the 99th percentile from the time at which each is due, at 2,000 a
+// second.
+func BenchmarkReload(b *testing.B) {
+	src := manyAssignments(1_000_000)
+	catalog := limiter.NewCatalog()
+	p, err := Parse("p.yaml", src, catalog)
+	if err != nil {
+		b.Fatal(err)
+	}
+	engine := limiter.New(limiter.Options{Catalog: catalog})
+	measure := func(stop <-chan struct{}) time.Duration {
+		var took []time.Duration
+		var plan limiter.Plan
+		var d limiter.Decision
+		start := time.Now()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				slices.Sort(took)
+				return took[len(took)*99/100]
+			default:
+			}
+			due := start.Add(time.Duration(i) * 500 * time.Microsecond)
+			time.Sleep(time.Until(due))
+			now := time.Now()
+			at := limiter.Time{Mono: int64(now.Sub(start)) + 1, Wall: now.UnixNano()}
+			key := fmt.Sprintf("tenant-%d/user-%d", i%50_000, i%50_000)
+			if err := p.Resolve(at, key, "", "", &plan); err != nil {
+				b.Error(err)
+				return 0
+			}
+			if err := engine.Check(at, &limiter.Request{Key: key, Plan: &plan, Requests: 1}, &d); err != nil {
+				b.Error(err)
+				return 0
+			}
+			took = append(took, time.Since(due))
+		}
+	}
+	during := func(do func()) time.Duration {
+		stop := make(chan struct{})
+		result := make(chan time.Duration)
+		go func() { result <- measure(stop) }()
+		do()
+		close(stop)
+		return <-result
+	}
+	var quiet, loading time.Duration
+	for b.Loop() {
+		quiet = during(func() { time.Sleep(2 * time.Second) })
+		loading = during(func() {
+			if _, err := Parse("p.yaml", src, catalog); err != nil {
+				b.Error(err)
+			}
+		})
+	}
+	b.ReportMetric(float64(quiet.Microseconds()), "µs-p99-quiet")
+	b.ReportMetric(float64(loading.Microseconds()), "µs-p99-loading")
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"maps"
 	"math/bits"
+	"runtime"
 	"slices"
 )
 
@@ -211,6 +212,7 @@ func (e *tableEdit[K, V]) done() table[K, V] {
 				lines = e.line(lines, k, l.entries[k])
 			}
 			l.sum = sha256.Sum256(lines)
+			runtime.Gosched() // there may be thousands, and calls to serve
 		}
 		if e.owned[b] == 0 {
 			continue

@@ -21,10 +21,11 @@ import (
 // apply returns the policy of the tables. Without p.all, it reads only what changed since
 // current.
 func (p *pending) apply(ctx context.Context, tx pgx.Tx, current *policy.Policy, catalog *limiter.Catalog) (*policy.Policy, error) {
+	spare := current != nil // there are calls
 	if p.all {
 		current = policy.Default(catalog)
 	}
-	l := loader{tx: tx, edit: current.Edit(), tiers: map[string]string{}}
+	l := loader{tx: tx, edit: current.Edit(), tiers: map[string]string{}, spare: spare}
 	if p.all {
 		l.edit.Clear()
 	}
@@ -46,6 +47,7 @@ type loader struct {
 	cells    map[int]policy.Cell // by line of the base
 	problems policy.Problems     // of rows that the policy cannot describe
 	tiers    map[string]string   // each name once
+	spare    bool                // rest half of the time, for what else the process does
 }
 
 // baseName is the name of the file that is made of the small tables.
@@ -116,6 +118,10 @@ func firstColumns(rows map[rowKey]struct{}) []string {
 	return list
 }
 
+// restAfter is the number of rows that are read at once while there are calls: about half
+// a millisecond.
+const restAfter = 512
+
 // rows calls do with the columns of each row, which it must not keep.
 func (l *loader) rows(ctx context.Context, do func(columns [][]byte), sql string, args ...any) error {
 	rows, err := l.tx.Query(ctx, sql, args...)
@@ -123,8 +129,13 @@ func (l *loader) rows(ctx context.Context, do func(columns [][]byte), sql string
 		return err
 	}
 	defer rows.Close()
-	for rows.Next() {
+	began := time.Now()
+	for n := 1; rows.Next(); n++ {
 		do(rows.RawValues())
+		if l.spare && n%restAfter == 0 {
+			time.Sleep(time.Since(began))
+			began = time.Now()
+		}
 	}
 	return rows.Err()
 }
