@@ -48,6 +48,9 @@ type StandaloneProxy struct {
 	PolicySource PolicySource `prefix:"policy_"`
 	PolicyData   string       `key:"policy_data" help:"directory that keeps the last good policy of https://... or postgres://..., with which the proxy starts if that is down; empty means that it is not kept"`
 
+	TLS        TLS
+	ServersTLS ServersTLS
+
 	Admin    string `key:"admin" default:"127.0.0.1:6474" help:"address of health and metrics"`
 	Insecure bool   `key:"insecure" help:"allow listening on, and nodes at, other than loopback addresses without TLS"`
 
@@ -94,8 +97,11 @@ func (c *StandaloneProxy) Validate() error {
 		switch host, err := splitAddress(listen.address); {
 		case err != nil:
 			p.add(listen.key, "%w", err)
-		case !c.Insecure && !isLoopback(host):
-			p.add(listen.key, exposed+"the proxy has no TLS; use a loopback address behind a server that has TLS, or allow it with --insecure", listen.address)
+		case c.Insecure || isLoopback(host) || listen.key == "admin" && c.TLS.Required() || listen.key == "listen" && c.callersHaveCredentials():
+		case c.TLS.Required():
+			p.add(listen.key, exposed+"anybody could set the header of --identity; set --tls-client-auth require, use a loopback address, or allow it with --insecure", listen.address)
+		default:
+			p.add(listen.key, exposed+"the proxy has no TLS; set --tls required, use a loopback address behind a server that has TLS, or allow it with --insecure", listen.address)
 		}
 	}
 	p.distinct("admin", c.Admin, "listen", c.Listen)
@@ -104,6 +110,7 @@ func (c *StandaloneProxy) Validate() error {
 	}
 	c.Proxy.validate("", &p)
 	c.PolicySource.validate(c.Policy, &p)
+	c.validateTLS(&p)
 	if c.Proxy.Identity == "bearer" && c.Policy == "" {
 		p.add("policy", "must be set: --identity bearer needs the api_keys of a policy")
 	}

@@ -101,6 +101,7 @@ type Status struct {
 	Journal       *journal.Status `json:"journal,omitempty"` // nil: memory only
 	Cluster       ClusterStatus   `json:"cluster"`
 	Envoy         *EnvoyStatus    `json:"envoy,omitempty"` // nil: off
+	TLS           *TLSStatus      `json:"tls,omitempty"`   // nil: off
 	// RefusedInMinute are the new calls that the node refused in the last minute, because
 	// it was overloaded.
 	RefusedInMinute int64 `json:"refused_in_minute"`
@@ -132,6 +133,7 @@ func (n *Node) Status() Status {
 		Journal:       n.journalStatus(),
 		Cluster:       n.clusterStatus(routed, &stats),
 		Envoy:         n.envoyStatus(),
+		TLS:           n.tlsStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),
 		HotKeys:         httpapi.HotKeysOf(n.ownHotKeys()),
