@@ -22,7 +22,7 @@ func requestLimits(t *testing.T, scale int) map[string]int64 {
 	limits := map[string]int64{}
 	for _, c := range classes {
 		var plan limiter.Plan
-		if err := p.Resolve("key", c.tier, "", &plan); err != nil {
+		if err := p.Resolve(limiter.Time{}, "key", c.tier, "", &plan); err != nil {
 			t.Fatalf("tier %s: %v", c.tier, err)
 		}
 		for _, l := range plan.Levels[0].Limits.Limits() {

@@ -65,7 +65,7 @@ type policyLimits struct {
 // limitsOf returns the limits of a call, and none if the policy has no tier for it.
 func (t *policyLimits) limitsOf(key, tier, model string) []audit.Limit {
 	var plan limiter.Plan
-	if err := t.policy.Resolve(key, tier, model, &plan); err != nil {
+	if err := t.policy.Resolve(limiter.Time{Wall: time.Now().UnixNano()}, key, tier, model, &plan); err != nil {
 		return nil
 	}
 	until := time.Now()
@@ -204,7 +204,7 @@ func (t *policyLimits) ratesOf(model string) limiter.Rates {
 	}
 	var plan limiter.Plan
 	rates := limiter.Rates{Weights: limiter.DefaultWeights}
-	if tiers := t.policy.Tiers(); len(tiers) > 0 && t.policy.Resolve("bench", tiers[0], model, &plan) == nil {
+	if tiers := t.policy.Tiers(); len(tiers) > 0 && t.policy.Resolve(limiter.Time{}, "bench", tiers[0], model, &plan) == nil {
 		rates = plan.Rates
 	}
 	t.rates.Store(model, rates)

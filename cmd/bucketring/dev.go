@@ -49,7 +49,7 @@ With port 0, each node listens on a free port.`,
 	c := config.Default()
 	c.Name, c.LogFormat = "dev-1", "text"
 	flags := cmd.Flags()
-	flags.StringVar(&c.Policy, "policy", "", "policy file or directory, reloaded when it changes; a missing file is created (default: the built-in policy)")
+	flags.StringVar(&c.Policy, "policy", "", "policy file or directory, or https://... or postgres://..., reloaded when it changes; a missing file is created (default: the built-in policy)")
 	nodes := flags.Int("nodes", 3, "number of nodes, 1 to 9")
 	flags.StringVar(&c.HTTP, "http", c.HTTP, "address of the first node for the JSON API, health and metrics")
 	flags.StringVar(&c.GRPC, "grpc", c.GRPC, "address of the first node for the gRPC API")
@@ -66,7 +66,7 @@ With port 0, each node listens on a free port.`,
 		if err != nil {
 			return usageError(cmd, err, "")
 		}
-		if c.Policy != "" {
+		if c.Policy != "" && !strings.Contains(c.Policy, "://") {
 			if err := s.writeMissing(c.Policy); err != nil {
 				return err
 			}

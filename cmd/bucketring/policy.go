@@ -20,7 +20,7 @@ SIGHUP; "policy check" reports the same problems as a node.`,
   bucketring policy explain acme/alice --input-tokens 1200 --policy policy.yaml
   bucketring policy test --policy policy.yaml scenarios.yaml`,
 	})
-	for _, c := range []*cobra.Command{newPolicyDefault(s), newPolicyCheck(s), newPolicyExplain(s), newPolicyTest(s), newPolicyPrices(s), newPolicyHashKey(s)} {
+	for _, c := range []*cobra.Command{newPolicyDefault(s), newPolicyCheck(s), newPolicyExplain(s), newPolicyTest(s), newPolicyPrices(s), newPolicyHashKey(s), newPolicySQL(s), newPolicyImport(s), newPolicyExport(s)} {
 		c.Flags().SortFlags = false
 		cmd.AddCommand(c)
 	}

@@ -5,8 +5,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"log/slog"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,25 +15,28 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/limiter/policy/source/web"
 	envoyrules "github.com/bucketring/bucketring/rpc/envoy/config"
 )
 
 func newPolicyCheck(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "check FILE",
+		Use:   "check POLICY",
 		Short: "Check a policy, or rules for Envoy",
-		Long: `Read a policy file, or all files of a directory, like a node does, and report every
-problem with its position and the nearest valid word. Exits with 1 if there is a
-problem. What is valid but probably not intended is a warning: spend that is limited
-for models without a price.
+		Long: `Read a policy like a node does, from a file, all files of a directory, https://... or
+postgres://..., and report every problem with its position and the nearest valid word.
+Exits with 1 if there is a problem. What is valid but probably not intended is a
+warning: spend that is limited for models without a price, and overrides that have
+ended.
 
 With --envoy, check the rules of Envoy's rate limit service instead, with one domain
 per file, as for --envoy-config of "bucketring serve". A file or directory that is not
 read is a problem, too, since envoyproxy/ratelimit may read it.`,
 		Example: `  bucketring policy check policy.yaml
   bucketring policy check /etc/bucketring/policy.d -o json
+  bucketring policy check postgres://reader@db.example.org/limits
   bucketring policy check --envoy rules`,
-		Args: exactArgs("FILE"),
+		Args: exactArgs("POLICY"),
 	}
 	envoy := cmd.Flags().Bool("envoy", false, "check rules of Envoy's rate limit service instead of a policy")
 	output := addFormat(cmd.Flags())
@@ -48,12 +52,12 @@ read is a problem, too, since envoyproxy/ratelimit may read it.`,
 		case *output == formatJSON:
 			return s.writePolicyCheck(p, problems)
 		case err != nil:
-			return s.problemsError(args[0], problems)
+			return s.problemsError(source.Redacted(args[0]), problems)
 		}
-		for _, w := range p.Warnings() {
+		for _, w := range policyWarnings(p) {
 			s.notef("warning: %s\n", w)
 		}
-		s.printf("%s is a valid policy: version %s, tiers %s\n", args[0], p.VersionString(), strings.Join(p.Tiers(), ", "))
+		s.printf("%s is a valid policy: version %s, tiers %s\n", source.Redacted(args[0]), p.VersionString(), strings.Join(p.Tiers(), ", "))
 		return nil
 	}
 	return cmd
@@ -113,7 +117,7 @@ func (s *streams) writePolicyCheck(p *policy.Policy, problems policy.Problems) e
 		Warnings policy.Problems `json:"warnings,omitempty"`
 	}
 	if p != nil {
-		return s.writeJSON(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers(), Warnings: p.Warnings()})
+		return s.writeJSON(result{OK: true, Version: p.VersionString(), Digest: p.Digest(), Tiers: p.Tiers(), Warnings: policyWarnings(p)})
 	}
 	if err := s.writeJSON(result{Problems: problems}); err != nil {
 		return err
@@ -121,11 +125,27 @@ func (s *streams) writePolicyCheck(p *policy.Policy, problems policy.Problems) e
 	return &commandError{code: exitFailed}
 }
 
-// loadPolicy loads a policy like a node does; "" is the built-in policy.
+// policyWarnings returns what is probably not intended, now.
+func policyWarnings(p *policy.Policy) policy.Problems {
+	return append(p.Warnings(), p.Ended(time.Now())...)
+}
+
+// loadPolicy loads a policy like a node does, with the settings of the environment; "" is
+// the built-in policy.
 func (s *streams) loadPolicy(path string) (*policy.Policy, error) {
-	store, err := source.New(source.Options{Path: path, Catalog: limiter.NewCatalog(), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, err
+	env := func(name string) string {
+		value, _ := s.lookupEnv("BUCKETRING_POLICY_" + name)
+		return value
 	}
-	return store.Current(), nil
+	return source.Load(source.Options{
+		Path: path, Catalog: limiter.NewCatalog(), Insecure: s.insecure(), TokenFile: env("TOKEN_FILE"),
+		TLS: web.TLSFiles{CA: env("CA_FILE"), Cert: env("CERT_FILE"), Key: env("KEY_FILE")},
+	})
+}
+
+// insecure returns the setting of the environment.
+func (s *streams) insecure() bool {
+	text, _ := s.lookupEnv("BUCKETRING_INSECURE")
+	insecure, err := strconv.ParseBool(text)
+	return err == nil && insecure
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,15 +18,16 @@ func newPolicyExplain(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain KEY",
 		Short: "Explain which limits apply to a call, and why",
-		Long: `Show which rules match a key, which tier each of its levels has and why, what the
-call would cost, and which limit binds first on a key without usage.`,
+		Long: `Show which rules match a key, which tier each of its levels has and why, which
+overrides are in force now or have ended, what the call would cost, and which limit
+binds first on a key without usage.`,
 		Example: `  bucketring policy explain acme/alice --input-tokens 1200
   bucketring policy explain acme/alice --policy policy.yaml --model llama-3-70b --max-output-tokens 800 -o json`,
 		Args: exactArgs("KEY"),
 	}
 	var call policy.Call
 	flags := cmd.Flags()
-	path := flags.String("policy", "", "policy file or directory (default: the built-in policy)")
+	path := flags.String("policy", "", "policy file or directory, or https://... or postgres://... (default: the built-in policy)")
 	flags.StringVar(&call.Tier, "tier", "", "tier of the full key; empty means the tier that the policy assigns")
 	flags.StringVar(&call.Model, "model", "", "model that is called")
 	flags.StringVar(&call.ServiceTier, "service-tier", "", "service tier that the model is asked for; empty means the normal price")
@@ -39,7 +41,7 @@ call would cost, and which limit binds first on a key without usage.`,
 		if err != nil {
 			return err
 		}
-		call.Key = args[0]
+		call.Key, call.Now = args[0], limiter.Time{Wall: time.Now().UnixNano()}
 		if err := validateCall(cmd.Context(), p, call); err != nil {
 			return usageError(cmd, err, "")
 		}
@@ -62,7 +64,7 @@ func validateCall(ctx context.Context, p *policy.Policy, call policy.Call) error
 	node := server.New(server.Options{
 		Engine: limiter.New(limiter.Options{Catalog: p.Catalog()}),
 		Policy: func() server.Policy { return p },
-		Now:    func() limiter.Time { return limiter.Time{} },
+		Now:    func() limiter.Time { return call.Now },
 	})
 	request := &pb.ReserveRequest{
 		Key: call.Key, Tier: call.Tier, Model: call.Model, Requests: &call.Requests, InputTokens: call.InputTokens,

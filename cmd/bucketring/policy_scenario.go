@@ -36,7 +36,7 @@ with 1 if an expectation fails.
 			return nil
 		},
 	}
-	path := cmd.Flags().String("policy", "", "policy file or directory (default: the built-in policy)")
+	path := cmd.Flags().String("policy", "", "policy file or directory, or https://... or postgres://... (default: the built-in policy)")
 	output := addFormat(cmd.Flags())
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		p, err := s.loadPolicy(*path)

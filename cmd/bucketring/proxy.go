@@ -76,7 +76,10 @@ func proxyHint(c *config.StandaloneProxy) string {
 
 // runProxy serves until a signal arrives.
 func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *slog.Logger) error {
-	policies, err := source.New(source.Options{Path: c.Policy, Catalog: limiter.NewCatalog(), Logger: log})
+	policies, err := source.New(source.Options{
+		Path: c.Policy, Catalog: limiter.NewCatalog(), Logger: log, Directory: c.PolicyData, Insecure: c.Insecure,
+		Interval: c.PolicySource.Interval, TokenFile: c.PolicySource.TokenFile, TLS: node.PolicyTLS(c.PolicySource),
+	})
 	if err != nil {
 		return errorWithHint(err, "")
 	}

@@ -256,7 +256,12 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 	if n.Auth != nil && n.Auth.LastError != "" {
 		add("the file of callers cannot be used, so the previous callers stay in force: %s", n.Auth.LastError)
 	}
-	if n.Policy.LastError != "" {
+	switch p := n.Policy; {
+	case p.LastGood:
+		add("the policy is the last good one of %s, since %s has none that is valid: %s", p.LoadedAt.UTC().Format(time.RFC3339), p.Path, p.LastError)
+	case p.LastError != "" && p.Source != "":
+		add("the policy at %s cannot be used since %s, so the previous policy stays in force: %s", p.Path, p.StaleSince.UTC().Format(time.RFC3339), p.LastError)
+	case p.LastError != "":
 		add("the policy files cannot be used, so the previous policy stays in force: %s", n.Policy.LastError)
 	}
 	if n.RefusedInMinute > 0 {

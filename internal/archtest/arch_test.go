@@ -72,14 +72,16 @@ var allowedImports = map[string][]string{
 	"rpc/internal/slices":          {"rpc/internal/requestid", "rpc/pb", "limiter/slice", "limiter"},
 
 	// Decisions.
-	"limiter/policy/pricelist": {"limiter/policy", "limiter"},
-	"limiter/policy/source":    {"limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
-	"limiter/policy/scenario":  {"limiter/policy", "limiter", "internal/yamldoc"},
-	"limiter/policy":           {"limiter", "internal/yamldoc", "internal/nearest"},
-	"limiter/fallback":         {"limiter"},
-	"limiter":                  {"limiter/hotkeys", "limiter/slice"},
-	"limiter/hotkeys":          {},
-	"limiter/slice":            {},
+	"limiter/policy/pricelist":       {"limiter/policy", "limiter"},
+	"limiter/policy/source":          {"limiter/policy/source/web", "limiter/policy/source/postgres", "limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
+	"limiter/policy/source/web":      {"limiter/policy", "limiter", "internal/yamldoc"},
+	"limiter/policy/source/postgres": {"limiter/policy", "limiter"},
+	"limiter/policy/scenario":        {"limiter/policy", "limiter", "internal/yamldoc"},
+	"limiter/policy":                 {"limiter", "internal/yamldoc", "internal/nearest"},
+	"limiter/fallback":               {"limiter"},
+	"limiter":                        {"limiter/hotkeys", "limiter/slice"},
+	"limiter/hotkeys":                {},
+	"limiter/slice":                  {},
 
 	// Membership and ownership.
 	"cluster/continuity": {},
@@ -121,6 +123,7 @@ var allowedImports = map[string][]string{
 
 	// Only tests import these.
 	"internal/oracle": {"limiter"},
+	"internal/pgtest": {"internal/waittest"},
 }
 
 // sharedLeaves may be imported by every package.
@@ -150,6 +153,21 @@ func TestImportsPointDown(t *testing.T) {
 			if internal && !slices.Contains(sharedLeaves, to) && !slices.ContainsFunc(allowed, func(a string) bool { return matches(a, to) }) {
 				t.Errorf("%s imports %s, want only %v", name, to, allowed)
 			}
+		}
+	}
+}
+
+// TestClientIsSmall checks that programs with the client library are not linked with the
+// client of a database.
+func TestClientIsSmall(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", module+"/rpc/client", module+"/rpc/client/middleware", module+"/limiter/policy")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	for path := range strings.FieldsSeq(string(out)) {
+		if strings.HasPrefix(path, "github.com/jackc/") {
+			t.Errorf("rpc/client or limiter/policy is linked with %s", path)
 		}
 	}
 }

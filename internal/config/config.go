@@ -27,7 +27,8 @@ type Config struct {
 	HandoverTimeout time.Duration `key:"handover_timeout" default:"30s" help:"time at shutdown for other members to take over all partitions of this node"`
 	ForwardTimeout  time.Duration `key:"forward_timeout" default:"1s" help:"time that the owner of a key has to answer before this node decides without it"`
 
-	Policy        string        `key:"policy" help:"policy file or directory, reloaded when it changes; empty means the built-in policy"`
+	Policy        string        `key:"policy" help:"policy file or directory, or https://... or postgres://..., reloaded when it changes; empty means the built-in policy"`
+	PolicySource  PolicySource  `prefix:"policy_"`
 	Data          string        `key:"data" help:"directory that keeps usage across restarts; empty means memory only"`
 	SnapshotEvery time.Duration `key:"snapshot_every" default:"1m" help:"least time between snapshots, which replace a journal in the data directory that has grown large"`
 

@@ -99,7 +99,7 @@ func loadInto(fields []field, flags *pflag.FlagSet, lookupEnv func(string) (stri
 		if err := f.set(text); err != nil {
 			problems = append(problems, fmt.Errorf("%s (%s): %w", f.key, source, err))
 		}
-		settings = append(settings, Setting{Key: f.key, Value: f.encodable(), Source: source})
+		settings = append(settings, Setting{Key: f.key, Value: redacted(f.encodable()), Source: source})
 	}
 	return settings, errors.Join(problems...)
 }

@@ -44,12 +44,14 @@ type StandaloneProxy struct {
 	Servers []string `key:"servers" default:"127.0.0.1:6471" help:"gRPC addresses of nodes, separated by commas"`
 	Proxy   Proxy
 
-	NodeTokenFile string `key:"node_token_file" help:"file with the token by which this proxy proves who it is to nodes that have --auth; read again when it changes"`
+	Policy        string       `key:"policy" help:"policy whose api_keys identify callers: a file or directory, or https://... or postgres://..., reloaded when it changes; required for the identity bearer"`
+	PolicySource  PolicySource `prefix:"policy_"`
+	PolicyData    string       `key:"policy_data" help:"directory that keeps the last good policy of https://... or postgres://..., with which the proxy starts if that is down; empty means that it is not kept"`
+	NodeTokenFile string       `key:"node_token_file" help:"file with the token by which this proxy proves who it is to nodes that have --auth; read again when it changes"`
 
 	TLS        TLS
 	ServersTLS ServersTLS
 
-	Policy   string `key:"policy" help:"policy file or directory whose api_keys identify callers, reloaded when it changes; required for the identity bearer"`
 	Admin    string `key:"admin" default:"127.0.0.1:6474" help:"address of health and metrics"`
 	Insecure bool   `key:"insecure" help:"allow listening on, and nodes at, other than loopback addresses without TLS"`
 
@@ -108,6 +110,7 @@ func (c *StandaloneProxy) Validate() error {
 		p.add("servers", "must name a node")
 	}
 	c.Proxy.validate("", &p)
+	c.PolicySource.validate(c.Policy, &p)
 	c.validateTLS(&p)
 	if c.Proxy.Identity == "bearer" && c.Policy == "" {
 		p.add("policy", "must be set: --identity bearer needs the api_keys of a policy")

@@ -25,6 +25,7 @@ func (c *Config) Validate() error {
 	c.validateAddresses(&p)
 	c.validateCluster(&p)
 	c.validateEnvoy(&p)
+	c.PolicySource.validate(c.Policy, &p)
 	c.validateTLS(&p)
 	p.atLeastOne("max_keys", c.MaxKeys)
 	if c.MaxKeysPerRoot < 0 {

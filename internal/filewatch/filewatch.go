@@ -10,11 +10,13 @@
 package filewatch
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -25,15 +27,24 @@ import (
 // names. Files whose names begin with a dot are left out. Other files that look like YAML,
 // such as *.yml, and directories with such files are problems. It returns the files that
 // are read together with the [yamldoc.Problems].
-func Read(path string) ([]yamldoc.File, error) { return readWhole(path, false) }
+func Read(path string) ([]yamldoc.File, error) { return readWhole(path, false, yamldoc.MaxBytes) }
 
 // ReadAll is [Read] for directories that another program reads as a whole: whatever it
 // leaves out is a problem. The entries of Kubernetes, which begin with two dots, and hidden
 // files that are no YAML are left out.
-func ReadAll(path string) ([]yamldoc.File, error) { return readWhole(path, true) }
+func ReadAll(path string) ([]yamldoc.File, error) { return readWhole(path, true, yamldoc.MaxBytes) }
 
-// readWhole is Read, or ReadAll if all is set.
-func readWhole(path string, all bool) ([]yamldoc.File, error) {
+// ReadLarge is [Read] for files with row sections, which have up to
+// [yamldoc.MaxFileBytes].
+func ReadLarge(path string) ([]yamldoc.File, error) {
+	return readWhole(path, false, yamldoc.MaxFileBytes)
+}
+
+// maxTotal bounds the bytes of all files of a directory.
+const maxTotal = 2 * yamldoc.MaxFileBytes
+
+// readWhole is Read, or ReadAll if all is set. It reads one byte more than most of a file.
+func readWhole(path string, all bool, most int64) ([]yamldoc.File, error) {
 	var problems yamldoc.Problems
 	if entries, err := os.ReadDir(path); err == nil { // else it is a file, or read returns the error
 		for _, e := range entries {
@@ -42,7 +53,7 @@ func readWhole(path string, all bool) ([]yamldoc.File, error) {
 			}
 		}
 	}
-	files, err := read(path)
+	files, err := read(path, most)
 	if len(problems) > 0 {
 		return files, problems
 	}
@@ -50,13 +61,13 @@ func readWhole(path string, all bool) ([]yamldoc.File, error) {
 }
 
 // read returns a file, or the files of a directory that are read.
-func read(path string) ([]yamldoc.File, error) {
+func read(path string, most int64) ([]yamldoc.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.IsDir() {
-		f, err := readFile(path)
+		f, err := readFile(path, most)
 		return []yamldoc.File{f}, err
 	}
 	entries, err := os.ReadDir(path)
@@ -64,13 +75,17 @@ func read(path string) ([]yamldoc.File, error) {
 		return nil, err
 	}
 	var files []yamldoc.File
+	total := 0
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") || filepath.Ext(e.Name()) != ".yaml" {
 			continue
 		}
-		f, err := readFile(filepath.Join(path, e.Name()))
+		f, err := readFile(filepath.Join(path, e.Name()), most)
 		if err != nil {
 			return nil, err
+		}
+		if total += len(f.Source); total > maxTotal {
+			return nil, fmt.Errorf("the *.yaml files of %s have more than %d bytes together", path, maxTotal)
 		}
 		files = append(files, f)
 	}
@@ -118,7 +133,7 @@ func hasYAML(directory string) bool {
 	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return isYAML(e.Name()) })
 }
 
-func readFile(path string) (yamldoc.File, error) {
+func readFile(path string, most int64) (yamldoc.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return yamldoc.File{}, err
@@ -132,11 +147,12 @@ func readFile(path string) (yamldoc.File, error) {
 	}
 	defer f.Close()
 	// One byte more than the parser accepts, so that the parser reports the size.
-	src, err := io.ReadAll(io.LimitReader(f, yamldoc.MaxBytes+1))
-	if err != nil {
+	var src bytes.Buffer
+	src.Grow(int(min(info.Size(), most)) + bytes.MinRead)
+	if _, err := io.Copy(&src, io.LimitReader(f, most+1)); err != nil {
 		return yamldoc.File{}, err
 	}
-	return yamldoc.File{Name: path, Source: src}, nil
+	return yamldoc.File{Name: path, Source: src.Bytes()}, nil
 }
 
 // digest returns a hash of the names and contents of files.
@@ -144,7 +160,11 @@ func digest(files []yamldoc.File) (sum [sha256.Size]byte) {
 	h := sha256.New()
 	for _, f := range files {
 		fmt.Fprintf(h, "%q %d\n", f.Name, len(f.Source))
-		h.Write(f.Source)
+		// In parts, because the runtime cannot interrupt a hash function, and others wait.
+		for part := range slices.Chunk(f.Source, 64<<10) {
+			h.Write(part)
+			runtime.Gosched()
+		}
 	}
 	h.Sum(sum[:0])
 	return sum

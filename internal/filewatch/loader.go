@@ -22,7 +22,9 @@ type Options[T any] struct {
 	// without files, and its value never changes.
 	Path string
 	// All reads the files with [ReadAll].
-	All    bool
+	All bool
+	// Large reads the files with [ReadLarge].
+	Large  bool
 	What   string       // names the configuration in errors, such as "policy"
 	Logger *slog.Logger // nil: no log
 	// Debounce is how long to wait after the last event before reading the files
@@ -80,8 +82,11 @@ func Load[T any](o Options[T]) (*Loader[T], error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	l := &Loader[T]{options: o, readFiles: Read}
-	if o.All {
+	switch {
+	case o.All:
 		l.readFiles = ReadAll
+	case o.Large:
+		l.readFiles = ReadLarge
 	}
 	l.mu.status.Path = o.Path
 	files, err := l.read()

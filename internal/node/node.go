@@ -177,10 +177,11 @@ func (n *Node) openState() (err error) {
 	})
 	n.lists = newChangeLists(n.engine)
 	if n.policies, err = source.New(source.Options{
-		Path: c.Policy, Catalog: catalog, Logger: n.log,
+		Path: c.Policy, Catalog: catalog, Logger: n.log, Directory: c.Data, Insecure: c.Insecure,
+		Interval: c.PolicySource.Interval, TokenFile: c.PolicySource.TokenFile, TLS: PolicyTLS(c.PolicySource),
 		OnChange: func(p *policy.Policy) { n.cluster.SetPolicy(cluster.ID(p.Version())) },
 	}); err != nil {
-		return err
+		return policyHint(err, c)
 	}
 	n.registry.MustRegister(newPolicyCollector(n.policies.Status))
 	if c.Data == "" {

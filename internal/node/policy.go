@@ -4,18 +4,38 @@ package node
 
 import (
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/limiter/policy/source/web"
 )
+
+// PolicyTLS returns the files for the TLS of a policy at a URL.
+func PolicyTLS(s config.PolicySource) web.TLSFiles {
+	return web.TLSFiles{CA: s.CAFile, Cert: s.CertFile, Key: s.KeyFile}
+}
+
+// policyHint adds to the error of a policy at a URL what an operator can do.
+func policyHint(err error, c *config.Config) error {
+	switch {
+	case !strings.Contains(c.Policy, "://"):
+		return err
+	case c.Data == "":
+		return fmt.Errorf("%w\nrepair it, or start with the file of a policy; with --data, a node keeps the last good policy, and starts with that while its source is down", err)
+	}
+	return fmt.Errorf("%w\nrepair it, or start with the file of a policy", err)
+}
 
 // Reload reads the policy, the callers, Envoy's rules, the cluster keys and the JWT keys of the
 // proxy again. An invalid file changes nothing and is logged; the status and the
 // metrics show an invalid policy and invalid rules.
 func (n *Node) Reload() {
 	if err := n.policies.Reload(); err != nil {
-		n.log.Error("policy not reloaded", "path", n.config.Policy, "error", err)
+		n.log.Error("policy not reloaded", "path", n.policies.Name(), "error", err)
 	}
 	_ = n.access.Reload() // which logs
 	if n.proxy != nil {
@@ -36,6 +56,7 @@ func (n *Node) Reload() {
 type policyCollector struct {
 	status                      func() source.Status
 	info, good, loaded, reloads *prometheus.Desc
+	stale                       *prometheus.Desc
 }
 
 var _ prometheus.Collector = (*policyCollector)(nil)
@@ -47,15 +68,16 @@ func newPolicyCollector(status func() source.Status) *policyCollector {
 	return &policyCollector{
 		status:  status,
 		info:    desc("info", "Always 1; the labels identify the policy in force.", "digest", "version"),
-		good:    desc("last_reload_successful", "1 if the last reload of the policy succeeded, 0 if the policy files are invalid."),
+		good:    desc("last_reload_successful", "1 if the last reload of the policy succeeded, 0 if the policy is invalid or its source is down."),
 		loaded:  desc("last_reload_success_timestamp_seconds", "When the policy in force was loaded."),
 		reloads: desc("reloads_total", "Reloads of a changed policy, by result.", "result"),
+		stale:   desc("stale_seconds", "Time since the URL or the database with the policy was found down or invalid; 0 while it is not, and for files."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *policyCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.info, c.good, c.loaded, c.reloads} {
+	for _, d := range []*prometheus.Desc{c.info, c.good, c.loaded, c.reloads, c.stale} {
 		ch <- d
 	}
 }
@@ -68,4 +90,9 @@ func (c *policyCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(c.loaded, prometheus.GaugeValue, float64(s.LoadedAt.UnixMilli())/1e3)
 	ch <- prometheus.MustNewConstMetric(c.reloads, prometheus.CounterValue, float64(s.Reloads), "success")
 	ch <- prometheus.MustNewConstMetric(c.reloads, prometheus.CounterValue, float64(s.Failures), "failure")
+	stale := 0.0
+	if !s.StaleSince.IsZero() {
+		stale = time.Since(s.StaleSince).Seconds()
+	}
+	ch <- prometheus.MustNewConstMetric(c.stale, prometheus.GaugeValue, stale)
 }

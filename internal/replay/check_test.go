@@ -140,7 +140,7 @@ func checkSlots(t *testing.T, entries []entry) {
 func request(t *testing.T, p *policy.Policy, e *client.Estimate) *limiter.Request {
 	t.Helper()
 	plan := &limiter.Plan{}
-	if err := p.Resolve(e.Key, e.Tier, e.Model, plan); err != nil {
+	if err := p.Resolve(limiter.Time{}, e.Key, e.Tier, e.Model, plan); err != nil {
 		t.Fatal(err)
 	}
 	var output int64

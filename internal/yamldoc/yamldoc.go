@@ -6,11 +6,11 @@
 //
 // Input is bounded before it is walked: by [MaxBytes] per file, and by [MaxNodes]
 // and [MaxDepth] per document with aliases expanded. So neither a cycle nor nested
-// aliases cost more than a large file.
+// aliases cost more than a large file. Items that stand on one line each, see
+// [RowSection], are bounded by [MaxFileBytes] instead: they have no aliases and no depth.
 package yamldoc
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +37,7 @@ const (
 // it is not safe for concurrent use.
 type Reader struct {
 	files    []string
+	opened   []*file
 	problems Problems
 
 	// RedactSection is a root key under which people may paste secrets by mistake.
@@ -44,6 +45,9 @@ type Reader struct {
 	// line that begins with another root key. This works on the text, so that it
 	// also works in a file that is not valid YAML.
 	RedactSection string
+
+	// RowSections are root keys whose lists may have very many items.
+	RowSections []RowSection
 
 	// Synonyms are keys that people write for known ones, which problems then suggest.
 	Synonyms map[string]string
@@ -57,9 +61,26 @@ type Node struct {
 }
 
 type file struct {
-	name     string
-	lines    []string
-	redacted []bool // by line; nil: none
+	name  string
+	src   string
+	spans []rowSpan
+	rows  map[*yaml.Node]*rowSpan // by the value of the section
+
+	redact   string   // see Reader.RedactSection
+	lines    []string // of src, when they are needed
+	redacted []bool   // by line; nil: none
+}
+
+// line returns a line from 1, and whether it can be shown.
+func (f *file) line(n int) (text string, shown bool) {
+	if f.lines == nil && f.src != "" {
+		f.lines = strings.Split(f.src, "\n")
+		f.redactLines()
+	}
+	if n < 1 || n > len(f.lines) {
+		return "", false
+	}
+	return f.lines[n-1], f.redacted == nil || !f.redacted[n-1]
 }
 
 // Redacted returns n as a node whose text no message of this package repeats. See
@@ -94,9 +115,14 @@ func (r *Reader) Err() error {
 // and Open returns false.
 func (r *Reader) Open(name string, src []byte) (Node, bool) {
 	r.files = append(r.files, name)
-	f := &file{name: name}
-	if len(src) > MaxBytes {
-		r.add(f, 1, 1, "", "a file must have at most %d bytes, got %d", MaxBytes, len(src))
+	f := &file{name: name, redact: r.RedactSection}
+	r.opened = append(r.opened, f)
+	most := MaxBytes
+	if r.RowSections != nil {
+		most = MaxFileBytes
+	}
+	if len(src) > most {
+		r.add(f, 1, 1, "", "a file must have at most %d bytes, got %d", most, len(src))
 		return Node{}, false
 	}
 	if !utf8.Valid(src) {
@@ -104,23 +130,22 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 		r.add(f, line, column, "", "is not valid UTF-8")
 		return Node{}, false
 	}
-	f.lines = strings.Split(string(src), "\n")
-	r.redactLines(f)
-	decoder := yaml.NewDecoder(bytes.NewReader(src))
-	document, err := decode(decoder)
-	if errors.Is(err, io.EOF) {
-		return Node{file: f}, true
-	}
-	if err != nil {
-		r.syntaxError(f, err)
+	f.src = copyText(src)
+	var other int
+	f.spans, other = findRows(f.src, r.RowSections)
+	document, decoder, ok := r.decodeRest(f, other)
+	if !ok {
 		return Node{}, false
+	}
+	if document == nil {
+		return Node{file: f}, true
 	}
 	root := Node{node: document, file: f}
 	if len(document.Content) == 1 {
 		root.node = document.Content[0]
 	}
 	if next, err := decode(decoder); err == nil {
-		r.add(f, next.Line, next.Column, "", "a file must have one document, but a second one begins here")
+		r.add(f, f.original(next.Line), next.Column, "", "a file must have one document, but a second one begins here")
 		return Node{}, false
 	} else if !errors.Is(err, io.EOF) {
 		r.syntaxError(f, err)
@@ -133,16 +158,58 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 	return root, true
 }
 
+// decodeRest decodes all of a file but its rows; nil if there is nothing. Rows that turn
+// out to be part of something else are decoded, too.
+func (r *Reader) decodeRest(f *file, other int) (document *yaml.Node, decoder *yaml.Decoder, ok bool) {
+	rest := without(f.src, f.spans)
+	if len(rest) > MaxBytes {
+		if r.RowSections == nil {
+			r.add(f, 1, 1, "", "a file must have at most %d bytes, got %d", MaxBytes, len(rest))
+			return nil, nil, false
+		}
+		hint := ""
+		if other > 0 {
+			hint = fmt.Sprintf("; the item at line %d does not", other)
+		}
+		names := make([]string, len(r.RowSections))
+		for i, s := range r.RowSections {
+			names[i] = s.Key
+		}
+		r.add(f, max(other, 1), 1, "", "a file must have at most %d bytes besides the items of %s that each stand on one line, as in - { %s: X, %s: Y }, got %d%s",
+			MaxBytes, strings.Join(names, ", "), r.RowSections[0].Fields[0], r.RowSections[0].Fields[1], len(rest), hint)
+		return nil, nil, false
+	}
+	decoder = yaml.NewDecoder(strings.NewReader(rest))
+	document, err := decode(decoder)
+	if err == nil && len(f.spans) > 0 {
+		f.place(document)
+	}
+	if len(f.spans) > 0 && (err != nil || !f.attach(document)) {
+		if err == nil || !errors.Is(err, io.EOF) && len(f.src) <= MaxBytes {
+			f.spans, f.rows = nil, nil
+			return r.decodeRest(f, other)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil, decoder, true
+	}
+	if err != nil {
+		r.syntaxError(f, err)
+		return nil, nil, false
+	}
+	return document, decoder, true
+}
+
 var rootKey = regexp.MustCompile(`^[a-z_]+:(\s|$)`)
 
 // redactLines finds the lines of which no problem shows an excerpt.
-func (r *Reader) redactLines(f *file) {
-	if r.RedactSection == "" {
+func (f *file) redactLines() {
+	if f.redact == "" {
 		return
 	}
 	inside := false
 	for i, line := range f.lines {
-		inside = inside && !rootKey.MatchString(line) || strings.Contains(line, r.RedactSection)
+		inside = inside && !rootKey.MatchString(line) || strings.Contains(line, f.redact)
 		if inside {
 			if f.redacted == nil {
 				f.redacted = make([]bool, len(f.lines))
@@ -200,8 +267,9 @@ func (r *Reader) syntaxError(f *file, err error) {
 			line++
 		}
 	}
-	line = min(line, len(f.lines))
-	text := f.lines[line-1]
+	f.line(1) // splits the text
+	line = min(f.original(line), len(f.lines))
+	text, _ := f.line(line)
 	column := 1 + len(text) - len(strings.TrimLeft(text, " \t"))
 	if m := unknownAnchor.FindStringSubmatch(message); m != nil {
 		for i, text := range f.lines {
@@ -230,10 +298,19 @@ func firstInvalid(src []byte) (line, column int) {
 	return line, column
 }
 
+// maxProblems bounds the problems that are collected.
+const maxProblems = 10_000
+
 func (r *Reader) add(f *file, line, column int, suggestion, format string, args ...any) {
+	if len(r.problems) >= maxProblems {
+		if len(r.problems) == maxProblems {
+			r.problems = append(r.problems, Problem{File: f.name, Line: line, Column: column, Message: "more problems than these are not listed"})
+		}
+		return
+	}
 	p := Problem{File: f.name, Line: line, Column: column, Message: fmt.Sprintf(format, args...), Suggestion: suggestion}
-	if line >= 1 && line <= len(f.lines) && len(f.lines[line-1]) <= maxLine && (f.redacted == nil || !f.redacted[line-1]) {
-		p.Excerpt, p.Caret = excerpt(f.lines[line-1], column)
+	if text, shown := f.line(line); shown && len(text) <= maxLine {
+		p.Excerpt, p.Caret = excerpt(text, column)
 	}
 	r.problems = append(r.problems, p)
 }
@@ -451,4 +528,20 @@ func (n Node) Scalar() any {
 		}
 	}
 	return n.node.Value
+}
+
+// ProblemAt reports a problem at a place of a source that may be no file that was opened.
+// Line 0 means that the problem is the source.
+func (r *Reader) ProblemAt(source string, line, column int, suggestion, format string, args ...any) {
+	f := &file{name: source}
+	if i := slices.IndexFunc(r.opened, func(f *file) bool { return f.name == source }); i >= 0 {
+		f = r.opened[i]
+	}
+	r.add(f, line, column, suggestion, format, args...)
+}
+
+// Adopt takes over the problems of another Reader, which is not used any more.
+func (r *Reader) Adopt(from *Reader) {
+	r.files = append(r.files, from.files...)
+	r.problems = append(r.problems, from.problems...)
 }

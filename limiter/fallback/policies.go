@@ -10,11 +10,11 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// A Resolver is a policy. Resolve fills in the plan of a request; its error is a
+// A Resolver is a policy. Resolve fills in the plan of a request at a time; its error is a
 // [*limiter.FieldError]. A Resolver must be immutable, safe for concurrent use and
 // comparable, which a pointer is. Equal resolvers are the same policy.
 type Resolver interface {
-	Resolve(key, tier, model string, plan *limiter.Plan) error
+	Resolve(now limiter.Time, key, tier, model string, plan *limiter.Plan) error
 }
 
 // Policies transforms policies for fallback. It is safe for concurrent use.
@@ -59,8 +59,8 @@ func (p *Policy) Roster() int { return p.roster }
 // Resolve fills in plan like the original policy, but transforms each limit as [Limit]
 // does. It returns the errors of the original policy. A set of limits is compiled when
 // it is first used; after that, Resolve takes no lock and does not allocate itself.
-func (p *Policy) Resolve(key, tier, model string, plan *limiter.Plan) error {
-	if err := p.base.Resolve(key, tier, model, plan); err != nil {
+func (p *Policy) Resolve(now limiter.Time, key, tier, model string, plan *limiter.Plan) error {
+	if err := p.base.Resolve(now, key, tier, model, plan); err != nil {
 		return err
 	}
 	for i := range plan.Count {

@@ -49,7 +49,7 @@ func parse(t testing.TB, text string) *policy.Policy {
 func (m *member) call(base fallback.Resolver, roster int, r limiter.Request) (d limiter.Decision) {
 	m.t.Helper()
 	r.Plan = &limiter.Plan{}
-	if err := m.policies.Policy(base, roster).Resolve(r.Key, r.Tier, r.Model, r.Plan); err != nil {
+	if err := m.policies.Policy(base, roster).Resolve(limiter.Time{}, r.Key, r.Tier, r.Model, r.Plan); err != nil {
 		m.t.Fatalf("Resolve(%s) = %v, want a plan", r.Key, err)
 	}
 	call := m.Check
@@ -195,7 +195,7 @@ prices: { "m": { input: 1.00, output: 2.00 } }
 	p := fallback.New(limiter.NewCatalog()).Policy(base, 2)
 	for _, model := range []string{"", "m", "other"} {
 		var got, plan limiter.Plan
-		if err := errors.Join(p.Resolve("acme/alice", "", model, &got), base.Resolve("acme/alice", "", model, &plan)); err != nil {
+		if err := errors.Join(p.Resolve(limiter.Time{}, "acme/alice", "", model, &got), base.Resolve(limiter.Time{}, "acme/alice", "", model, &plan)); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(plan, got, cmpopts.IgnoreFields(limiter.Level{}, "Limits", "Model"), cmpopts.EquateComparable(limiter.ServiceTiers{})); diff != "" {
@@ -225,7 +225,7 @@ func TestErrorsAreThePolicys(t *testing.T) {
 	p := fallback.New(limiter.NewCatalog()).Policy(policy.Default(limiter.NewCatalog()), 3)
 	var plan limiter.Plan
 	var field *limiter.FieldError
-	if err := p.Resolve("k", "fre", "", &plan); !errors.As(err, &field) || field.Field != "tier" {
+	if err := p.Resolve(limiter.Time{}, "k", "fre", "", &plan); !errors.As(err, &field) || field.Field != "tier" {
 		t.Errorf("Resolve(tier fre) = %v, want a FieldError for tier", err)
 	}
 }
@@ -233,7 +233,7 @@ func TestErrorsAreThePolicys(t *testing.T) {
 // wrong is a Resolver with invalid limits.
 type wrong struct{ set *limiter.LimitSet }
 
-func (w *wrong) Resolve(_, _, _ string, plan *limiter.Plan) error {
+func (w *wrong) Resolve(_ limiter.Time, _, _, _ string, plan *limiter.Plan) error {
 	plan.Count, plan.Levels[0] = 1, limiter.Level{End: 1, Limits: w.set}
 	return nil
 }
@@ -246,7 +246,7 @@ func TestImpossibleLimitsAreAnError(t *testing.T) {
 	}
 	set.Limits()[0].Window = 0
 	var problem *limiter.LimitError
-	if err := fallback.New(limiter.NewCatalog()).Policy(&wrong{set}, 3).Resolve("k", "", "", new(limiter.Plan)); !errors.As(err, &problem) {
+	if err := fallback.New(limiter.NewCatalog()).Policy(&wrong{set}, 3).Resolve(limiter.Time{}, "k", "", "", new(limiter.Plan)); !errors.As(err, &problem) {
 		t.Errorf("Resolve with an impossible limit = %v, want a LimitError", err)
 	}
 }
@@ -257,7 +257,7 @@ func TestPolicyIsCached(t *testing.T) {
 	var a, b limiter.Plan
 	resolve := func(q *fallback.Policy, plan *limiter.Plan) {
 		t.Helper()
-		if err := q.Resolve("acme/alice", "free", "", plan); err != nil {
+		if err := q.Resolve(limiter.Time{}, "acme/alice", "free", "", plan); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -307,7 +307,7 @@ func TestConcurrentUse(t *testing.T) {
 				roster := 2 + (i/50+g)%3
 				q := m.policies.Policy(bases[i/20%2], roster)
 				r := limiter.Request{Key: "k", Plan: &limiter.Plan{}, Requests: 1}
-				if err := q.Resolve(r.Key, "", "", r.Plan); err != nil {
+				if err := q.Resolve(limiter.Time{}, r.Key, "", "", r.Plan); err != nil {
 					t.Errorf("Resolve = %v, want a plan", err)
 					return
 				}
@@ -344,7 +344,7 @@ func BenchmarkResolve(b *testing.B) {
 			var plan limiter.Plan
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := resolver().Resolve("acme/alice", "", "m", &plan); err != nil {
+				if err := resolver().Resolve(limiter.Time{}, "acme/alice", "", "m", &plan); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -3,14 +3,12 @@
 package policy
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
-	"slices"
+	"math"
 	"strings"
 
-	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -32,148 +30,125 @@ func HashAPIKey(apiKey string) string {
 // APIKeyOwner returns the limiter key that an API key is charged to, and the tier
 // if its entry names one. Its running time reveals nothing about other entries.
 func (p *Policy) APIKeyOwner(apiKey string) (key, tier string, ok bool) {
-	return p.apiKeys.find(sha256.Sum256([]byte(apiKey)))
+	k, ok := p.findAPIKey(sha256.Sum256([]byte(apiKey)))
+	return k.key, p.tierName(k.tier), ok
 }
 
 // APIKeys returns the number of API keys in the policy.
-func (p *Policy) APIKeys() int { return len(p.apiKeys) }
+func (p *Policy) APIKeys() int { return p.apiKeys.count }
 
 type apiKey struct {
 	hash sha256Sum
 	key  string
-	tier string // "": the policy decides
+	tier uint32 // noTier: the policy decides
+	at   place
 }
 
-// apiKeys maps the hash of an API key's hash to its entry. A look-up by the hash
+// noTier is the tier of an API key that names none.
+const noTier = math.MaxUint32
+
+// tierName returns the name of a tier, "" for noTier.
+func (r *rows) tierName(id uint32) string {
+	if id == noTier {
+		return ""
+	}
+	return r.tiers.list[id]
+}
+
+// findAPIKey returns the entry of a hash.
+//
+// The table maps the hash of an API key's hash to its entry. A look-up by the hash
 // itself would leak timing: a map stops comparing at the first byte that differs,
 // and callers can choose API keys whose hashes begin as they like. The hash of the
 // hash is unpredictable, and the final comparison takes constant time.
-type apiKeys map[sha256Sum]apiKey
-
-func newAPIKeys(defs []apiKeyDef) apiKeys {
-	m := make(apiKeys, len(defs))
-	for _, d := range defs {
-		m[sha256.Sum256(d.hash[:])] = apiKey{d.hash, d.key, d.tier.name}
-	}
-	return m
-}
-
-func (m apiKeys) find(hash sha256Sum) (key, tier string, ok bool) {
-	k := m[sha256.Sum256(hash[:])] // the zero value if there is none
+func (r *rows) findAPIKey(hash sha256Sum) (apiKey, bool) {
+	sum := sha256.Sum256(hash[:])
+	k, _ := r.apiKeys.get(sumIndex(sum), sum) // the zero value if there is none
 	if subtle.ConstantTimeCompare(k.hash[:], hash[:]) != 1 || k.key == "" {
-		return "", "", false
+		return apiKey{tier: noTier}, false
 	}
-	return k.key, k.tier, true
+	return k, true
 }
 
 // diffHashLen is how many bytes of a hash a diff shows: enough to find its line.
 const diffHashLen = len(hashPrefix) + 12
 
-func (m apiKeys) facts() []fact {
-	facts := make([]fact, 0, len(m))
-	for _, k := range m {
-		hash := hashPrefix + hex.EncodeToString(k.hash[:])
-		value := k.key
-		if k.tier != "" {
-			value += ", tier " + k.tier
-		}
-		facts = append(facts, fact{subject: "api_key " + hash[:diffHashLen], value: value, hidden: hash})
+func (k *apiKey) fact(r *rows) fact {
+	hash := hashPrefix + hex.EncodeToString(k.hash[:])
+	value := k.key
+	if k.tier != noTier {
+		value += ", tier " + r.tierName(k.tier)
 	}
-	slices.SortFunc(facts, func(a, b fact) int { return cmp.Compare(a.hidden, b.hidden) })
-	return facts
+	return fact{subject: "api_key " + hash[:diffHashLen], value: value, hidden: hash}
 }
 
-// apiKeyDef is an entry of api_keys.
-type apiKeyDef struct {
-	hash sha256Sum
-	key  string
-	tier reference
-}
-
-var apiKeyKeys = []string{"hash", "key", "tier"}
-
-func (p *parser) parseAPIKeys(n yamldoc.Node) {
-	for _, item := range p.r.Items(n.Redacted(), apiKeysSection) {
-		var d apiKeyDef
-		var hash, key yamldoc.Node
-		ok := item.IsMapping()
-		for _, f := range p.r.Fields(item, "an API key", apiKeyKeys) {
-			good := true
-			switch f.Name {
-			case "hash":
-				hash = f.Value
-				d.hash, good = p.apiKeyHash(f.Value)
-			case "key":
-				key = f.Value
-				d.key, good = p.limiterKey(f.Value)
-			case "tier":
-				d.tier.at = f.Value
-				d.tier.name, good = p.apiKeyTier(f.Value)
+// apiKeyRow sets an API key, whose places are known.
+func (e *rowsEdit) apiKeyRow(k APIKey, hashAt, keyAt, tierAt Place) {
+	hash, ok := parseHash(k.Hash)
+	if !ok {
+		e.problem(hashAt, "", "hash must be %s and %d hex digits: make one with: bucketring policy hash-key", hashPrefix, hex.EncodedLen(len(hash)))
+	}
+	entry := apiKey{hash: hash, key: k.Key, tier: noTier}
+	if err := limiter.ValidateKey(k.Key); err != nil {
+		e.problem(keyAt, "", "key %s", err)
+		ok = false
+	} else if ok && sha256.Sum256([]byte(k.Key)) == hash {
+		e.problem(keyAt, "", "key must be who is charged, such as acme/alice, but it is the API key itself")
+		ok = false
+	}
+	if k.Tier != "" {
+		var defined bool
+		if entry.tier, defined = e.tier(k.Tier); !defined {
+			near := ""
+			if nameSyntax.MatchString(k.Tier) {
+				near = e.p.nearestTier(k.Tier)
 			}
-			ok = ok && good
-		}
-		if item.IsMapping() && !hash.Exists() {
-			p.r.Problem(item, "an API key needs a hash: make one with: bucketring policy hash-key")
+			e.problem(tierAt, near, "tier is not defined")
 			ok = false
 		}
-		if item.IsMapping() && !key.Exists() {
-			p.r.Problem(item, "an API key needs a key, such as acme/alice")
-			ok = false
-		}
-		if ok && sha256.Sum256([]byte(d.key)) == d.hash {
-			p.r.Problem(key, "key must be who is charged, such as acme/alice, but it is the API key itself")
-			ok = false
-		}
-		if !ok {
-			continue
-		}
-		name := "the API key with hash " + hex.EncodeToString(d.hash[:])
-		if first, dup := p.first[name]; dup {
-			p.r.Problem(hash, "this hash is listed twice, first at %s", first.At())
-			continue
-		}
-		if !p.room(item, "API keys", len(p.apiKeys), p.most.apiKeys) {
-			break
-		}
-		p.first[name] = hash
-		p.apiKeys = append(p.apiKeys, d)
+	}
+	if !ok {
+		return
+	}
+	sum := sha256.Sum256(hash[:])
+	first, exists := e.apiKeys.get(sum)
+	if exists && (e.apiKeySet == nil || e.apiKeySet[sum]) {
+		e.problem(hashAt, "", "this hash is listed twice, first at %s", e.rows.place(first.at))
+		return
+	}
+	if !exists && !e.room(hashAt, "API keys", e.apiKeys.table.count, e.p.most.apiKeys) {
+		return
+	}
+	if exists {
+		e.overrides.touch(first.key)
+	}
+	e.overrides.touch(entry.key)
+	entry.at = e.at(hashAt)
+	e.apiKeys.set(sum, entry)
+	if e.apiKeySet != nil {
+		e.apiKeySet[sum] = true
 	}
 }
 
-// apiKeyHash repeats nothing of its input in messages: it may be an API key.
-func (p *parser) apiKeyHash(n yamldoc.Node) (hash sha256Sum, ok bool) {
-	text, ok := p.r.Text(n, "hash")
+func (e *rowsEdit) removeAPIKey(text string, at Place) {
+	hash, ok := parseHash(text)
 	if !ok {
-		return hash, false
+		e.problem(at, "", "hash must be %s and %d hex digits", hashPrefix, hex.EncodedLen(len(hash)))
+		return
 	}
+	sum := sha256.Sum256(hash[:])
+	if k, ok := e.apiKeys.get(sum); ok {
+		e.overrides.touch(k.key)
+		e.apiKeys.remove(sum)
+	}
+}
+
+// parseHash reads the hash of an API key.
+func parseHash(text string) (hash sha256Sum, ok bool) {
 	digits, prefixed := strings.CutPrefix(text, hashPrefix)
-	decoded, err := hex.DecodeString(digits)
-	if !prefixed || err != nil || len(decoded) != len(hash) {
-		p.r.Problem(n, "hash must be %s and %d hex digits: make one with: bucketring policy hash-key", hashPrefix, hex.EncodedLen(len(hash)))
+	if !prefixed || len(digits) != hex.EncodedLen(len(hash)) {
 		return hash, false
 	}
-	return sha256Sum(decoded), true
-}
-
-func (p *parser) limiterKey(n yamldoc.Node) (string, bool) {
-	text, ok := p.r.Text(n, "key")
-	if !ok {
-		return "", false
-	}
-	if err := limiter.ValidateKey(text); err != nil {
-		p.r.Problem(n, "key %s", err)
-		return "", false
-	}
-	return text, true
-}
-
-// apiKeyTier reads the name of a tier. Its message does not repeat the name, which
-// may be an API key.
-func (p *parser) apiKeyTier(n yamldoc.Node) (string, bool) {
-	text, ok := p.r.Text(n, "tier")
-	if ok && !nameSyntax.MatchString(text) {
-		p.r.Problem(n, "tier is not defined")
-		return "", false
-	}
-	return text, ok
+	_, err := hex.Decode(hash[:], []byte(digits))
+	return hash, err == nil
 }

@@ -42,8 +42,8 @@ func TestAPIKeys(t *testing.T) {
 
 // The hash of 32 zero bytes is what an absent entry looks like.
 func TestAbsentAPIKeyMatchesNothing(t *testing.T) {
-	if key, _, ok := (apiKeys{}).find(sha256Sum{}); ok {
-		t.Errorf("find(zeros) = %q, want nobody", key)
+	if k, ok := (&rows{}).findAPIKey(sha256Sum{}); ok {
+		t.Errorf("findAPIKey(zeros) = %q, want nobody", k.key)
 	}
 }
 

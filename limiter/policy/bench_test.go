@@ -57,7 +57,7 @@ func BenchmarkResolvePatterns(b *testing.B) {
 			var plan limiter.Plan
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := p.Resolve(bench.key, "", bench.model, &plan); err != nil {
+				if err := p.Resolve(limiter.Time{}, bench.key, "", bench.model, &plan); err != nil {
 					b.Fatal(err)
 				}
 			}

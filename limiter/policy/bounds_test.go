@@ -124,7 +124,7 @@ func TestTooMuchIsAProblem(t *testing.T) {
 		{"prices", oneTier + "prices:\n" + lines(9, "  m%d: { input: 1, output: 1 }"), "p.yaml:12:3: a policy may have at most 8 prices and models"},
 		{
 			"API keys", oneTier + "api_keys:\n" + strings.ReplaceAll(lines(9, "  - { hash: 'sha256:"+strings.Repeat("0", 63)+"%d', key: a }"), "'", `"`),
-			"p.yaml:12:5: a policy may have at most 8 API keys",
+			"p.yaml:12:13: a policy may have at most 8 API keys",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestUnknownTierIsCheap(t *testing.T) {
 	p := mustParse(t, manyTiers(2_000))
 	var plan limiter.Plan
 	allocs := testing.AllocsPerRun(10, func() {
-		if err := p.Resolve("k", "t20000", "", &plan); err == nil {
+		if err := p.Resolve(limiter.Time{}, "k", "t20000", "", &plan); err == nil {
 			t.Fatal("Resolve(tier t20000) = nil, want an error")
 		}
 	})

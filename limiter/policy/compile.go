@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"strings"
 
-	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -36,14 +34,8 @@ func (p *parser) compile(catalog *limiter.Catalog) *Policy {
 		policy.tierNames = append(policy.tierNames, d.name)
 	}
 	slices.Sort(policy.tierNames)
+	policy.indexLimits()
 	policy.defaultTier = policy.tiers[p.defaultTier.name]
-	var rules []*rule
-	for _, d := range p.assign {
-		segments := 1 + strings.Count(d.pattern.text, keypath.Separator)
-		rules = append(rules, &rule{pattern: d.pattern, segments: segments, tier: policy.tiers[d.tier.name], at: d.at})
-	}
-	policy.assign = p.compileAssign(rules)
-	policy.apiKeys = newAPIKeys(p.apiKeys)
 	for _, name := range policy.mentionedModels() {
 		policy.models[name] = policy.modelSettingsFor(name)
 	}
@@ -78,7 +70,7 @@ const (
 )
 
 func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
-	t := &tier{name: d.name, estimate: d.estimate, bound: d.bound, defs: slices.Clone(d.limits)}
+	t := &tier{name: d.name, zone: d.zone, estimate: d.estimate, bound: d.bound, defs: slices.Clone(d.limits)}
 	slices.SortFunc(t.defs, func(a, b limitDef) int { return compareLimits(&a.Limit, &b.Limit) })
 	var base []limiter.Limit
 	for i := range t.defs {

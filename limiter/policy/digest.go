@@ -3,11 +3,13 @@
 package policy
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -18,8 +20,8 @@ import (
 // name. Hidden text is part of the digest, but no diff shows it.
 type fact struct{ subject, name, value, hidden string }
 
-// computeDigest fills in the canonical content, the digest and the version.
-func (p *Policy) computeDigest() {
+// computeBase fills in the canonical content of all but the rows.
+func (p *Policy) computeBase() {
 	add := func(subject, name, value string) {
 		p.facts = append(p.facts, fact{subject: subject, name: name, value: value})
 	}
@@ -36,11 +38,6 @@ func (p *Policy) computeDigest() {
 			add("tier "+t.name, t.defs[i].title(), t.defs[i].text())
 		}
 	}
-	for _, r := range p.assign.rules {
-		if r.tier != nil {
-			add("assign "+r.pattern.text, "", r.tier.name)
-		}
-	}
 	for _, e := range p.prices.entries {
 		add("price "+e.pattern.text, "", e.value.text())
 	}
@@ -53,7 +50,6 @@ func (p *Policy) computeDigest() {
 	for _, e := range p.bounds.entries {
 		add("model "+e.pattern.text, "bound_output", fmt.Sprint(e.value))
 	}
-	p.facts = append(p.facts, p.apiKeys.facts()...)
 	slices.SortFunc(p.facts, func(a, b fact) int {
 		return cmp.Or(cmp.Compare(a.subject, b.subject), cmp.Compare(a.name, b.name), cmp.Compare(a.hidden, b.hidden))
 	})
@@ -66,13 +62,25 @@ func (p *Policy) computeDigest() {
 		}
 		fmt.Fprintln(h)
 	}
-	sum := h.Sum(nil)
-	p.digest = hex.EncodeToString(sum)
-	p.version = binary.BigEndian.Uint64(sum)
+	h.Sum(p.base[:0])
 }
 
-// Digest returns the SHA-256, in hex, of the policy's canonical content. Comments,
-// layout, and the order and number of files do not change it.
+// complete fills in the digest and the version of a policy with all its parts. Without
+// rows the digest is that of the rest.
+func (p *Policy) complete() *Policy {
+	sum := p.base
+	if p.assign.count+p.apiKeys.count+p.overrides.count > 0 {
+		b := append([]byte("bucketring policy 2\n"), p.base[:]...)
+		b = append(append(append(b, p.assign.sum[:]...), p.apiKeys.sum[:]...), p.overrides.sum[:]...)
+		sum = sha256.Sum256(b)
+	}
+	p.digest = hex.EncodeToString(sum[:])
+	p.version = binary.BigEndian.Uint64(sum[:])
+	return p
+}
+
+// Digest returns a SHA-256, in hex, of the policy's canonical content. Comments, layout,
+// and the order and number of files do not change it, nor do the edits that led to it.
 func (p *Policy) Digest() string { return p.digest }
 
 // Version returns the first 8 bytes of the digest.
@@ -178,7 +186,15 @@ func weightsText(w limiter.Weights) string {
 // Diff returns one line, for people, per difference between two policies, such as
 // "tier free: tokens 10000/1m -> 20000/1m". It is empty if their digests are equal.
 func Diff(from, to *Policy) []string {
-	before, after := bySubject(from.facts), bySubject(to.facts)
+	lines, _ := DiffMost(from, to, math.MaxInt)
+	return lines
+}
+
+// DiffMost is [Diff] with at most so many lines, and the number of all. It takes time in
+// proportion to what differs, not to the policies.
+func DiffMost(from, to *Policy, most int) (lines []string, total int) {
+	was, is, more := rowFacts(from, to, most)
+	before, after := bySubject(append(was, from.facts...)), bySubject(append(is, to.facts...))
 	var subjects []string
 	for s := range before {
 		subjects = append(subjects, s)
@@ -189,7 +205,6 @@ func Diff(from, to *Policy) []string {
 		}
 	}
 	slices.Sort(subjects)
-	var lines []string
 	for _, s := range subjects {
 		switch {
 		case before[s] == nil:
@@ -200,7 +215,73 @@ func Diff(from, to *Policy) []string {
 			lines = append(lines, diffSubject(s, before[s], after[s])...)
 		}
 	}
-	return lines
+	return lines[:min(len(lines), most)], len(lines) + more
+}
+
+// rowFacts returns the facts of the rows that differ between two policies: of all, or of
+// most of them and how many there are more.
+func rowFacts(from, to *Policy, most int) (was, is []fact, more int) {
+	room := func() bool {
+		most--
+		if most < 0 {
+			more++
+		}
+		return most >= 0
+	}
+	different(&from.assign, &to.assign,
+		func(a, b assigned) bool { return from.rows.tiers.list[a.tier] == to.rows.tiers.list[b.tier] },
+		func(key string, a, b *assigned) {
+			if !room() {
+				return
+			}
+			if a != nil {
+				was = append(was, fact{subject: "assign " + key, value: from.rows.tiers.list[a.tier]})
+			}
+			if b != nil {
+				is = append(is, fact{subject: "assign " + key, value: to.rows.tiers.list[b.tier]})
+			}
+		})
+	different(&from.apiKeys, &to.apiKeys,
+		func(a, b apiKey) bool { return a.key == b.key && from.tierName(a.tier) == to.tierName(b.tier) },
+		func(_ sha256Sum, a, b *apiKey) {
+			if !room() {
+				return
+			}
+			if a != nil {
+				was = append(was, a.fact(&from.rows))
+			}
+			if b != nil {
+				is = append(is, b.fact(&to.rows))
+			}
+		})
+	different(&from.overrides, &to.overrides,
+		func(a, b *keyOverrides) bool {
+			return a == b || bytes.Equal(appendOverrides(nil, "", a), appendOverrides(nil, "", b))
+		},
+		func(key string, a, b **keyOverrides) {
+			if !room() {
+				return
+			}
+			if a != nil {
+				was = append(was, (*a).facts(key)...)
+			}
+			if b != nil {
+				is = append(is, (*b).facts(key)...)
+			}
+		})
+	byName := func(a, b fact) int {
+		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.hidden, b.hidden))
+	}
+	slices.SortStableFunc(was, byName)
+	slices.SortStableFunc(is, byName)
+	return was, is, more
+}
+
+func (o *keyOverrides) facts(key string) (facts []fact) {
+	for i := range o.list {
+		facts = append(facts, fact{subject: "override " + key, name: o.list[i].Limit, value: o.list[i].text()})
+	}
+	return facts
 }
 
 // bySubject maps subjects to their facts, which are sorted by name.

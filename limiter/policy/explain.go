@@ -22,6 +22,7 @@ type Call struct {
 	OutputTokens int64 // maximum of one choice; negative: the default of the policy
 	Costs        []limiter.Cost
 	ServiceTier  string // that is asked for; may be empty
+	Now          limiter.Time
 }
 
 // An Explanation says which limits apply to a call, why, and how the call would be
@@ -55,6 +56,20 @@ type ExplainedLevel struct {
 	Estimate string `json:"estimate,omitempty"`
 	// Rules are all assign rules that match the scope, most specific first.
 	Rules []ExplainedRule `json:"rules,omitempty"`
+	// Overrides are those of the scope, the first to end first.
+	Overrides []ExplainedOverride `json:"overrides,omitempty"`
+}
+
+// ExplainedOverride is an override of a limit of a level.
+type ExplainedOverride struct {
+	Limit   string `json:"limit"`
+	Value   string `json:"value"`
+	Tier    string `json:"tier_value,omitempty"` // the limit in the tier, as in [Diff]; empty if the tier lacks it
+	Until   string `json:"until"`                // RFC 3339; then the limit is that of the tier again
+	Reason  string `json:"reason,omitempty"`
+	At      string `json:"at"` // file:line:column
+	InForce bool   `json:"in_force"`
+	Ended   bool   `json:"ended"`
 }
 
 // ExplainedRule is an assign rule.
@@ -106,7 +121,7 @@ type ExplainedPrice struct {
 // [Policy.Resolve] and [limiter.Engine.Reserve].
 func (p *Policy) Explain(c Call) (*Explanation, error) {
 	var plan limiter.Plan
-	if err := p.Resolve(c.Key, c.Tier, c.Model, &plan); err != nil {
+	if err := p.Resolve(c.Now, c.Key, c.Tier, c.Model, &plan); err != nil {
 		return nil, err
 	}
 	if c.OutputTokens < 0 {
@@ -114,7 +129,7 @@ func (p *Policy) Explain(c Call) (*Explanation, error) {
 	}
 	var d limiter.Decision
 	engine := limiter.New(limiter.Options{Catalog: p.catalog})
-	err := engine.Reserve(limiter.Time{}, &limiter.Request{
+	err := engine.Reserve(c.Now, &limiter.Request{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, ID: "explain", Plan: &plan,
 		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens, Costs: c.Costs, ServiceTier: c.ServiceTier,
 	}, &d)
@@ -160,10 +175,17 @@ func (p *Policy) explainLevels(c Call, plan *limiter.Plan) (levels []ExplainedLe
 			end = len(c.Key)
 		}
 		l := ExplainedLevel{Scope: c.Key[:end]}
-		for _, r := range p.assign.rules {
-			if r.match(l.Scope, segments) {
-				wins := len(l.Rules) == 0 && (c.Tier == "" || end < len(c.Key))
-				l.Rules = append(l.Rules, ExplainedRule{r.pattern.text, r.tier.name, r.at.At(), wins})
+		rule := func(key string, a assigned) {
+			wins := len(l.Rules) == 0 && (c.Tier == "" || end < len(c.Key))
+			l.Rules = append(l.Rules, ExplainedRule{key, p.rows.tiers.list[a.tier], p.place(a.at).String(), wins})
+		}
+		if a, ok := p.assign.get(keyIndex(l.Scope), l.Scope); ok {
+			rule(l.Scope, a)
+		}
+		for i := range p.patterns.rules {
+			r := &p.patterns.rules[i]
+			if r.segments == segments && r.pattern.text != l.Scope && r.pattern.match(l.Scope, '/') {
+				rule(r.pattern.text, r.assigned)
 			}
 		}
 		for _, resolved := range plan.Levels[:plan.Count] {
@@ -171,10 +193,48 @@ func (p *Policy) explainLevels(c Call, plan *limiter.Plan) (levels []ExplainedLe
 				l.Tier, l.Estimate = resolved.Tier, estimateText(resolved.Estimate)
 			}
 		}
+		l.Overrides = p.explainOverrides(&l, c.Now)
 		l.Why = tierReason(&l, end == len(c.Key), c.Tier != "")
 		levels = append(levels, l)
 	}
 	return levels
+}
+
+func (p *Policy) explainOverrides(l *ExplainedLevel, now limiter.Time) (list []ExplainedOverride) {
+	o, ok := p.overrides.get(keyIndex(l.Scope), l.Scope)
+	if !ok {
+		return nil
+	}
+	for i := range o.list {
+		d := &o.list[i]
+		x := ExplainedOverride{Limit: d.Limit, Value: d.valueText(), Until: d.endText(), Reason: d.Reason, At: p.place(d.at).String(), Ended: now.Wall >= d.end}
+		if t := p.tiers[l.Tier]; t != nil {
+			for j := range t.defs {
+				if t.defs[j].Name == d.Limit && t.defs[j].Dimension == d.dimension {
+					x.Tier, x.InForce = t.defs[j].text(), !x.Ended
+				}
+			}
+		}
+		list = append(list, x)
+	}
+	return list
+}
+
+// String returns the override as a line for people.
+func (x *ExplainedOverride) String() string {
+	what := fmt.Sprintf("override of %s: %s until %s", x.Limit, x.Value, x.Until)
+	switch {
+	case x.Ended:
+		what = fmt.Sprintf("override of %s: %s ended at %s, the limit is that of the tier", x.Limit, x.Value, x.Until)
+	case !x.InForce:
+		what += ", not in force: the tier has no such limit"
+	default:
+		what += fmt.Sprintf(", instead of %s", x.Tier)
+	}
+	if x.Reason != "" {
+		what += fmt.Sprintf(" (%s)", x.Reason)
+	}
+	return what + " at " + x.At
 }
 
 // tierReason says why a level has its tier. full means that the level is the whole
@@ -198,7 +258,15 @@ func tierReason(l *ExplainedLevel, full, named bool) string {
 func (p *Policy) explainLimit(s *limiter.LimitState, plan *limiter.Plan, key string) ExplainedLimit {
 	level := slices.IndexFunc(plan.Levels[:plan.Count], func(l limiter.Level) bool { return key[:l.End] == s.Scope })
 	t := p.tiers[plan.Levels[level].Tier]
-	d := &t.defs[slices.IndexFunc(t.defs, func(d limitDef) bool { return d.Name == s.Name })]
+	d := t.defs[slices.IndexFunc(t.defs, func(d limitDef) bool { return d.Name == s.Name })]
+	for _, set := range []*limiter.LimitSet{plan.Levels[level].Limits, plan.Levels[level].Model} {
+		if set == nil {
+			continue
+		}
+		if i := slices.IndexFunc(set.Limits(), func(l limiter.Limit) bool { return l.Name == s.Name }); i >= 0 {
+			d.Limit = set.Limits()[i] // as it is with an override
+		}
+	}
 	x := ExplainedLimit{
 		Scope: s.Scope, Tier: t.name, Name: s.Name, Dimension: string(s.Dimension),
 		Algorithm: s.Algorithm.String(), Limit: s.Limit, Capacity: s.Capacity, Shadow: s.Shadow, Hidden: s.Hidden, Text: d.text(),
@@ -234,6 +302,9 @@ func (x *Explanation) String() string {
 				verb = "matches"
 			}
 			fmt.Fprintf(&b, "  %s %q -> %s at %s\n", verb, r.Key, r.Tier, r.At)
+		}
+		for i := range l.Overrides {
+			fmt.Fprintf(&b, "  %s\n", &l.Overrides[i])
 		}
 	}
 	if len(x.Limits) > 0 {

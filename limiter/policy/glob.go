@@ -233,9 +233,10 @@ func rank[T any](p *parser, section string, entries []rankedEntry[T]) ranked[T] 
 
 // tooManyAlike reports a pattern that is one of too many for one name.
 func (p *parser) tooManyAlike(at yamldoc.Node, section string, too pattern) {
-	p.r.Problem(at, "%s: more than %d patterns could match a name that begins with %q: begin them with more of the name, or write names without stars",
-		section, maxCandidates, too.prefix())
+	p.r.Problem(at, tooManyAlikeFormat, section, maxCandidates, too.prefix())
 }
+
+const tooManyAlikeFormat = "%s: more than %d patterns could match a name that begins with %q: begin them with more of the name, or write names without stars"
 
 // find returns the entry for a name, nil if no pattern matches it.
 func (r *ranked[T]) find(name string) *rankedEntry[T] {

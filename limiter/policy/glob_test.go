@@ -105,7 +105,7 @@ func TestMostSpecificRuleWins(t *testing.T) {
 			}
 		}
 		var plan limiter.Plan
-		if err := p.Resolve(scope, "", "", &plan); err != nil {
+		if err := p.Resolve(limiter.Time{}, scope, "", "", &plan); err != nil {
 			t.Fatal(err)
 		}
 		if plan.Tier != want {
@@ -133,7 +133,7 @@ func TestMostSpecificModelWins(t *testing.T) {
 			}
 		}
 		var plan limiter.Plan
-		if err := p.Resolve("k", "", name, &plan); err != nil {
+		if err := p.Resolve(limiter.Time{}, "k", "", name, &plan); err != nil {
 			t.Fatal(err)
 		}
 		if plan.Rates.InputPrice != want || plan.Rates.Priced != (winner != "") {
@@ -159,7 +159,7 @@ func TestModelLimitsAreTheMatchingOnes(t *testing.T) {
 			t.Fatal(err)
 		}
 		var plan limiter.Plan
-		if err := p.Resolve("k", "free", name, &plan); err != nil {
+		if err := p.Resolve(limiter.Time{}, "k", "free", name, &plan); err != nil {
 			t.Fatal(err)
 		}
 		var got []string

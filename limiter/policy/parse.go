@@ -5,7 +5,6 @@ package policy
 import (
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -32,7 +31,38 @@ func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
 }
 
 func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, error) {
-	p := parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection, Synonyms: startKeys}}
+	p := newParser(most)
+	defer p.r.Release()
+	draft := p.parseBase(files)
+	if draft == nil {
+		return nil, p.r.Err()
+	}
+	rows := newRowsEdit(p, rows{}, p.tierNames)
+	rows.retier(p.tierNames)
+	for _, s := range p.sections {
+		p.parseSection(rows, s)
+	}
+	rows.finish(draft)
+	if err := p.r.Err(); err != nil {
+		return nil, err
+	}
+	policy := p.compile(catalog)
+	if err := p.r.Err(); err != nil {
+		return nil, err
+	}
+	policy.computeBase()
+	rows.finish(policy)
+	policy.warnings = p.warn(policy)
+	return policy.complete(), nil
+}
+
+func newParser(most counts) *parser {
+	return &parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection, RowSections: rowSections, Synonyms: startKeys}}
+}
+
+// parseBase reads all of the files but the sections with rows. It returns a policy without
+// rows for checks, compiled against a catalog of its own; nil if a file is not readable.
+func (p *parser) parseBase(files []File) (draft *Policy) {
 	readable := true
 	for i, f := range files {
 		root, ok := p.r.Open(f.Name, f.Source)
@@ -45,7 +75,7 @@ func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, e
 		}
 	}
 	if !readable {
-		return nil, p.r.Err()
+		return nil
 	}
 	if len(files) == 0 {
 		p.root, _ = p.r.Open("policy", nil)
@@ -53,17 +83,9 @@ func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, e
 	p.checkReferences()
 	// Compiling against a temporary catalog finds the remaining problems, so that a
 	// policy that cannot be used adds nothing to the real one.
-	p.compile(limiter.NewCatalog())
-	if err := p.r.Err(); err != nil {
-		return nil, err
-	}
-	policy := p.compile(catalog)
-	if err := p.r.Err(); err != nil {
-		return nil, err
-	}
-	policy.computeDigest()
-	policy.warnings = p.warn(policy)
-	return policy, nil
+	draft = p.compile(limiter.NewCatalog())
+	p.broken = p.r.Err() != nil
+	return draft
 }
 
 // defaultOutputTokens is the maximum output of a reserve that gives none, unless
@@ -80,13 +102,13 @@ type parser struct {
 	tiers         []*tierDef
 	tierNames     []string // including tiers with problems
 	defaultTier   reference
-	assign        []assignDef
 	prices        []rankedEntry[price]
 	weights       []rankedEntry[limiter.Weights]
 	outputs       []rankedEntry[int64]
 	bounds        []rankedEntry[bool]
-	apiKeys       []apiKeyDef
 	defaultOutput *int64
+	sections      []section // of rows, which are read last
+	broken        bool      // tiers may be missing because of problems
 
 	most         counts
 	combinations int // of models of limits, so far
@@ -94,10 +116,10 @@ type parser struct {
 }
 
 // counts bounds what all files together define.
-type counts struct{ tiers, limits, rules, models, apiKeys int }
+type counts struct{ tiers, limits, rules, models, apiKeys, overrides int }
 
 // mostOfAll are the bounds of every policy; limits is for each tier.
-var mostOfAll = counts{tiers: 100_000, limits: 256, rules: 1_000_000, models: 100_000, apiKeys: 1_000_000}
+var mostOfAll = counts{tiers: 100_000, limits: 256, rules: 2_000_000, models: 100_000, apiKeys: 2_000_000, overrides: 100_000}
 
 // maxSuggestions bounds how many wrong names of tiers are compared with the defined ones.
 const maxSuggestions = 100
@@ -125,13 +147,13 @@ type reference struct {
 	at   yamldoc.Node
 }
 
-type assignDef struct {
-	pattern pattern
-	at      yamldoc.Node
-	tier    reference
+// section is a section with rows.
+type section struct {
+	name       string
+	key, value yamldoc.Node
 }
 
-var rootKeys = []string{"tiers", "default_tier", "assign", "prices", "models", apiKeysSection, "default_output_tokens"}
+var rootKeys = []string{"tiers", "default_tier", assignSection, "prices", "models", apiKeysSection, overridesSection, "default_output_tokens"}
 
 func (p *parser) file(root yamldoc.Node) {
 	for _, f := range p.r.Fields(root, "a policy", rootKeys) {
@@ -143,14 +165,12 @@ func (p *parser) file(root yamldoc.Node) {
 				p.defaultTier.name, _ = p.name(f.Value, "default_tier")
 				p.defaultTier.at = f.Value
 			}
-		case "assign":
-			p.parseAssign(f.Value)
+		case assignSection, apiKeysSection, overridesSection:
+			p.sections = append(p.sections, section{f.Name, f.Key, f.Value})
 		case "prices":
 			p.parsePrices(f.Value)
 		case "models":
 			p.parseModels(f.Value)
-		case apiKeysSection:
-			p.parseAPIKeys(f.Value)
 		case "default_output_tokens":
 			if n, ok := p.count(f.Value, f.Name); ok && p.define(f.Key, f.Name) {
 				p.defaultOutput = &n
@@ -170,64 +190,6 @@ func (p *parser) define(n yamldoc.Node, what string) bool {
 	return true
 }
 
-func (p *parser) parseAssign(n yamldoc.Node) {
-	for _, item := range p.r.Items(n, "assign") {
-		var d assignDef
-		for _, f := range p.r.Fields(item, "an assign rule", []string{"key", "tier"}) {
-			switch f.Name {
-			case "key":
-				if text, ok := p.keyPattern(f.Value); ok {
-					d.pattern = newPattern(text)
-				}
-				d.at = f.Value
-			case "tier":
-				d.tier.name, _ = p.name(f.Value, "tier")
-				d.tier.at = f.Value
-			}
-		}
-		if !item.IsMapping() {
-			continue
-		}
-		if !d.at.Exists() {
-			p.r.Problem(item, "an assign rule needs a key")
-		}
-		if !d.tier.at.Exists() {
-			p.r.Problem(item, "an assign rule needs a tier")
-		}
-		if d.pattern.text == "" || d.tier.at.Exists() && d.tier.name == "" {
-			continue
-		}
-		if first, dup := p.first["assign "+d.pattern.text]; dup {
-			p.r.Problem(d.at, "this rule never applies: the rule at %s has the same key", first.At())
-			continue
-		}
-		if !p.room(d.at, "assign rules", len(p.assign), p.most.rules) {
-			break
-		}
-		p.first["assign "+d.pattern.text] = d.at
-		p.assign = append(p.assign, d)
-	}
-}
-
-// keyPattern reads the key of an assign rule. A pattern that no key matches is a
-// problem.
-func (p *parser) keyPattern(n yamldoc.Node) (string, bool) {
-	text, ok := p.patternText(n, "key")
-	if !ok {
-		return "", false
-	}
-	segments := strings.Split(text, "/")
-	if slices.Contains(segments, "") {
-		p.r.Problem(n, "key %q has an empty segment: no key matches it", text)
-		return "", false
-	}
-	if len(segments) > limiter.MaxLevels {
-		p.r.Problem(n, "key %q has %d segments: no key matches it, because keys have at most %d", text, len(segments), limiter.MaxLevels)
-		return "", false
-	}
-	return text, true
-}
-
 // Bounds in bytes: maxName of keys and names of models, maxWord of names of tiers,
 // limits and dimensions.
 const (
@@ -241,26 +203,38 @@ func (p *parser) patternText(n yamldoc.Node, what string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	problem := ""
+	if problem := patternProblem(text); problem != "" {
+		p.r.Problem(n, "%s %s", what, problem)
+		return "", false
+	}
+	return text, true
+}
+
+// patternProblem says what is wrong with a name that may have stars; nothing if it can be
+// used.
+func patternProblem(text string) string {
 	switch {
 	case text == "":
-		problem = "must not be empty"
+		return "must not be empty"
 	case len(text) > maxName:
-		problem = fmt.Sprintf("must have at most %d bytes, got %d", maxName, len(text))
-	case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }):
-		problem = fmt.Sprintf("must be printable, got %q", text)
+		return fmt.Sprintf("must have at most %d bytes, got %d", maxName, len(text))
+	case !printable(text):
+		return fmt.Sprintf("must be printable, got %q", text)
 	case strings.Contains(text, "**"):
-		problem = fmt.Sprintf("must not have a double star, got %q: write one", text)
-		if what == "key" {
-			problem += "; a star stays within one segment"
-		}
+		return fmt.Sprintf("must not have a double star, got %q: write one", text)
 	case strings.Count(text, "*") > maxStars:
-		problem = fmt.Sprintf("must have at most %d stars, got %d", maxStars, strings.Count(text, "*"))
-	default:
-		return text, true
+		return fmt.Sprintf("must have at most %d stars, got %d", maxStars, strings.Count(text, "*"))
 	}
-	p.r.Problem(n, "%s %s", what, problem)
-	return "", false
+	return ""
+}
+
+func printable(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
+		}
+	}
+	return true
 }
 
 var nameSyntax = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]*$`)
@@ -311,14 +285,6 @@ func (p *parser) checkReferences() {
 		}
 	}
 	check(p.defaultTier)
-	for _, d := range p.assign {
-		check(d.tier)
-	}
-	for _, d := range p.apiKeys {
-		if _, defined := p.first[tierKey(d.tier.name)]; !defined && d.tier.name != "" {
-			p.r.Suggest(d.tier.at, p.nearestTier(d.tier.name), "tier is not defined")
-		}
-	}
 }
 
 func (p *parser) nearestTier(name string) string {

@@ -54,6 +54,7 @@ package policy
 import (
 	_ "embed" // default.yaml
 	"slices"
+	"time"
 
 	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
@@ -73,12 +74,10 @@ type Policy struct {
 	tierNames []string // sorted
 
 	defaultTier   *tier // nil: none
-	assign        assignments
 	prices        ranked[price]
 	weights       ranked[limiter.Weights]
 	outputs       ranked[int64]
 	bounds        ranked[bool]
-	apiKeys       apiKeys
 	defaultOutput int64
 
 	// models has the settings of every name that the files mention. Other names
@@ -87,7 +86,12 @@ type Policy struct {
 
 	warnings Problems
 
-	facts   []fact // canonical content, sorted
+	rows // the entries that can be set one by one
+
+	limitsByName map[string][]namedLimit // for overrides
+
+	facts   []fact    // canonical content without the rows, sorted
+	base    sha256Sum // of facts
 	digest  string
 	version uint64
 }
@@ -95,6 +99,7 @@ type Policy struct {
 // tier is a compiled tier.
 type tier struct {
 	name     string
+	zone     *time.Location // nil: UTC
 	estimate limiter.Estimate
 	bound    bool              // bound_output
 	base     *limiter.LimitSet // of limits that name no models; nil if none

@@ -86,7 +86,7 @@ func callOf(t *testing.T, d *datadriven.TestData) Call {
 
 func resolveText(p *Policy, c Call) string {
 	var plan limiter.Plan
-	if err := p.Resolve(c.Key, c.Tier, c.Model, &plan); err != nil {
+	if err := p.Resolve(limiter.Time{}, c.Key, c.Tier, c.Model, &plan); err != nil {
 		return "error: " + err.Error()
 	}
 	var b strings.Builder
@@ -142,7 +142,7 @@ func TestExampleAndDefault(t *testing.T) {
 	if got, want := p.Tiers(), []string{"acme-org", "free", "internal", "standard"}; !slices.Equal(got, want) {
 		t.Errorf("Tiers() = %v, want %v", got, want)
 	}
-	for _, keys := range [][]string{rootKeys, tierKeys, limitKeys, tokenKinds, apiKeyKeys} {
+	for _, keys := range [][]string{rootKeys, tierKeys, limitKeys, tokenKinds, apiKeyKeys, overrideKeys} {
 		for _, key := range keys {
 			if !strings.Contains(string(src), key+":") && !strings.Contains(string(src), "dimension: "+key) {
 				t.Errorf("testdata/example.yaml does not show %s", key)
@@ -157,7 +157,7 @@ func TestExampleAndDefault(t *testing.T) {
 		t.Errorf("Default: DefaultTier() = %q, want free", got)
 	}
 	var plan limiter.Plan
-	if err := d.Resolve("acme/alice", "", "any-model", &plan); err != nil || !plan.Rates.Priced {
+	if err := d.Resolve(limiter.Time{}, "acme/alice", "", "any-model", &plan); err != nil || !plan.Rates.Priced {
 		t.Errorf("Default: Resolve = %v, priced %v, want a priced plan", err, plan.Rates.Priced)
 	}
 }
@@ -202,7 +202,7 @@ func TestDurability(t *testing.T) {
 	for durability, want := range map[string]bool{"": false, ", durability: sync": false, ", durability: async": true} {
 		var plan limiter.Plan
 		p := parse(durability)
-		if err := p.Resolve("k", "", "", &plan); err != nil {
+		if err := p.Resolve(limiter.Time{}, "k", "", "", &plan); err != nil {
 			t.Fatal(err)
 		}
 		if got := plan.Levels[0].Limits.Limits()[0].Async; got != want {
@@ -223,7 +223,7 @@ func TestSlicesArePartOfThePolicy(t *testing.T) {
 	for text, want := range map[string]limiter.Slices{"": limiter.SlicesNodes, ", slices: nodes": limiter.SlicesNodes, ", slices: clients": limiter.SlicesClients, ", slices: off": limiter.SlicesOff} {
 		var plan limiter.Plan
 		p := parse(text)
-		if err := p.Resolve("k", "", "", &plan); err != nil {
+		if err := p.Resolve(limiter.Time{}, "k", "", "", &plan); err != nil {
 			t.Fatal(err)
 		}
 		if got := plan.Levels[0].Limits.Limits()[0].Slices; got != want {
@@ -308,7 +308,7 @@ func TestResolveErrorsNameTheField(t *testing.T) {
 		{"a", "", "key", "no_tier"},
 		{"a/b/c/d/e", "free", "key", "at most 4"},
 	} {
-		err := p.Resolve(test.key, test.tier, "", &plan)
+		err := p.Resolve(limiter.Time{}, test.key, test.tier, "", &plan)
 		var fe *limiter.FieldError
 		if !errors.As(err, &fe) || fe.Field != test.field || !strings.Contains(fe.Problem, test.problem) {
 			t.Errorf("Resolve(%q, %q) = %v, want a FieldError of %s with %q", test.key, test.tier, err, test.field, test.problem)
@@ -330,7 +330,7 @@ func TestResolveDoesNotAllocate(t *testing.T) {
 		{Key: "someone", Tier: "acme-org", Model: "experimental-1"},
 	} {
 		allocs := testing.AllocsPerRun(100, func() {
-			if err := p.Resolve(c.Key, c.Tier, c.Model, &plan); err != nil {
+			if err := p.Resolve(limiter.Time{}, c.Key, c.Tier, c.Model, &plan); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -345,7 +345,7 @@ func BenchmarkResolve(b *testing.B) {
 	var plan limiter.Plan
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := p.Resolve("acme/alice", "free", "llama-3-70b", &plan); err != nil {
+		if err := p.Resolve(limiter.Time{}, "acme/alice", "free", "llama-3-70b", &plan); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,25 +4,24 @@ package policy
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/nearest"
-	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 )
 
 // Resolve fills plan with the limits of every level of key that has a tier, from
-// the root down, and with the rates of model. The full key has the named tier if
+// the root down, as they are at now with the overrides that have not ended, and with the
+// rates of model. The full key has the named tier if
 // tierName is set, else the tier that assign gives it, else the default tier. The
 // levels above it have the tier that assign gives them, if any.
 //
 // The key must be valid. An error is a [*limiter.FieldError]: for field tier if no
 // tier has that name, or for field key, problem no_tier, if no level has a tier.
 // The plan is then undefined. Resolve takes no lock and, without an error, does not
-// allocate.
-func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error {
+// allocate, except when it first needs the limits of a tier with an override.
+func (p *Policy) Resolve(now limiter.Time, key, tierName, model string, plan *limiter.Plan) error {
 	var named *tier
 	if tierName != "" {
 		if named = p.tiers[tierName]; named == nil {
@@ -41,6 +40,9 @@ func (p *Policy) Resolve(key, tierName, model string, plan *limiter.Plan) error 
 		if t != nil {
 			plan.Levels[plan.Count] = limiter.Level{
 				End: end, Tier: t.name, Limits: t.base, Model: t.perModel(model), Estimate: t.estimate,
+			}
+			if p.overrides.root != nil {
+				p.override(now, key[:end], &plan.Levels[plan.Count])
 			}
 			plan.Count++
 			plan.BoundOutput = plan.BoundOutput || t.bound
@@ -92,66 +94,4 @@ func (p *Policy) unknownTier(name string) error {
 		problem += " (" + strings.Join(p.tierNames, ", ") + ")"
 	}
 	return &limiter.FieldError{Field: "tier", Value: name, Problem: problem}
-}
-
-// rule gives a tier to the scopes that match a pattern.
-type rule struct {
-	pattern  pattern
-	segments int
-	tier     *tier
-	at       yamldoc.Node
-}
-
-func (r *rule) match(scope string, segments int) bool {
-	return r.segments == segments && r.pattern.match(scope, '/')
-}
-
-// assignments finds the rule for a scope.
-type assignments struct {
-	exact map[string]*rule
-	globs [limiter.MaxLevels + 1]globs // by number of segments
-	rules []*rule                      // all, most specific first
-}
-
-func (p *parser) compileAssign(rules []*rule) assignments {
-	a := assignments{exact: map[string]*rule{}, rules: rules}
-	slices.SortFunc(a.rules, func(x, y *rule) int { return x.pattern.compare(y.pattern) })
-	for _, r := range a.rules {
-		if r.pattern.literal() {
-			a.exact[r.pattern.text] = r
-		}
-	}
-	patterns := make([]pattern, len(a.rules))
-	for segments := range a.globs {
-		for i, r := range a.rules {
-			patterns[i] = pattern{}
-			if r.segments == segments {
-				patterns[i] = r.pattern
-			}
-		}
-		var excess int
-		if a.globs[segments], excess = newGlobs(patterns); excess >= 0 {
-			p.tooManyAlike(a.rules[excess].at, "assign", patterns[excess])
-		}
-	}
-	return a
-}
-
-// find returns the most specific rule for a scope, nil if there is none.
-func (a *assignments) find(scope string, segments int) *rule {
-	if r, ok := a.exact[scope]; ok {
-		return r
-	}
-	if i, _ := a.globs[segments].best(scope, '/'); i >= 0 {
-		return a.rules[i]
-	}
-	return nil
-}
-
-// assigned returns the tier that assign gives a scope; nil if none.
-func (p *Policy) assigned(scope string, segments int) *tier {
-	if r := p.assign.find(scope, segments); r != nil {
-		return r.tier
-	}
-	return nil
 }

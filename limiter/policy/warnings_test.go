@@ -108,7 +108,7 @@ func TestWarningsOfShadowLimits(t *testing.T) {
 		engine := limiter.New(limiter.Options{Catalog: catalog})
 		for i, tier := range []string{"a", "b"} {
 			var plan limiter.Plan
-			if err := p.Resolve("k", tier, "m", &plan); err != nil {
+			if err := p.Resolve(limiter.Time{}, "k", tier, "m", &plan); err != nil {
 				t.Fatal(err)
 			}
 			var d limiter.Decision

@@ -16,13 +16,14 @@ func (s *Service) HottestKeys(n int) limiter.HotKeys { return s.engine.HotKeys(s
 // share left, or nil if there is none.
 func (s *Service) NearestLimit(key *pb.HotKey) *pb.LimitState {
 	c := call.Of(&pb.PeekRequest{Key: key.GetKey(), Tier: key.GetTier(), Model: key.GetModel()})
+	now := s.now()
 	x := s.newScratch()
 	defer s.release(x)
-	if x.validate(&c) != nil || s.resolve(x) != nil {
+	if x.validate(&c) != nil || s.resolve(now, x) != nil {
 		return nil // the policy has changed since the call
 	}
 	d := &x.decision
-	s.engine.Peek(s.now(), &x.request, d)
+	s.engine.Peek(now, &x.request, d)
 	if d.Binding < 0 || d.Binding >= len(d.Limits) {
 		return nil
 	}

@@ -24,8 +24,8 @@ import (
 // Policy says which limits apply to a call. It is immutable: a request that
 // began with one ends with it.
 type Policy interface {
-	// Resolve fills plan for a call; the error is a [*limiter.FieldError].
-	Resolve(key, tier, model string, plan *limiter.Plan) error
+	// Resolve fills plan for a call at a time; the error is a [*limiter.FieldError].
+	Resolve(now limiter.Time, key, tier, model string, plan *limiter.Plan) error
 }
 
 // Options configure a [Service]. Engine, Policy and Now are needed.
@@ -183,7 +183,7 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	case call.SliceReturn:
 		return s.endSlice(now, x)
 	}
-	if err := s.resolve(x); err != nil {
+	if err := s.resolve(now, x); err != nil {
 		return err
 	}
 	if x.kind == call.Peek {
@@ -210,7 +210,7 @@ func (s *Service) withdraw(now limiter.Time, x *scratch, c *call.Call) error {
 	if c.Withdrawn == nil {
 		d.Change, err = s.engine.Withdraw(now, x.used.Key, x.used.ID, c.Attempt)
 		d.Large = true
-	} else if err = s.resolve(x); err == nil {
+	} else if err = s.resolve(now, x); err == nil {
 		err = s.engine.WithdrawCheck(now, &x.request, d)
 	}
 	if err != nil {
@@ -244,10 +244,10 @@ func (s *Service) Validate(c *call.Call) error {
 // NewID returns an id for a call without one.
 func (s *Service) NewID() string { return s.newID() }
 
-func (s *Service) resolve(x *scratch) error {
+func (s *Service) resolve(now limiter.Time, x *scratch) error {
 	q := &x.request
 	q.Plan = &x.plan
-	return s.policy().Resolve(q.Key, q.Tier, q.Model, &x.plan)
+	return s.policy().Resolve(now, q.Key, q.Tier, q.Model, &x.plan)
 }
 
 // Reject implements [Decider].

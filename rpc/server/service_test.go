@@ -207,7 +207,7 @@ func TestReserveSettleCancel(t *testing.T) {
 func TestDefaultOutput(t *testing.T) {
 	n := newNode(t)
 	var plan limiter.Plan
-	if err := n.policy().Resolve("k", "", "", &plan); err != nil {
+	if err := n.policy().Resolve(limiter.Time{}, "k", "", "", &plan); err != nil {
 		t.Fatal(err)
 	}
 	d, err := n.Reserve(t.Context(), &pb.ReserveRequest{Key: "k"})

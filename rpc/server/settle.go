@@ -35,7 +35,7 @@ func (s *Service) reassert(now limiter.Time, c *call.Call, held *pb.ReserveReque
 	x.kind, x.request.Force = call.Reserve, true
 	err := x.reserve(held, c.RequestID)
 	if err == nil {
-		err = s.resolve(x)
+		err = s.resolve(now, x)
 	}
 	if field, ok := errors.AsType[*limiter.FieldError](err); ok {
 		return wrong("reservation."+field.Field, field.Value, field.Problem)

@@ -79,7 +79,7 @@ func (r *run) runStep() {
 
 func (r *run) decide(now limiter.Time) error {
 	s := r.step
-	if err := r.policy.Resolve(s.key, s.tier, s.model, &r.plan); err != nil {
+	if err := r.policy.Resolve(now, s.key, s.tier, s.model, &r.plan); err != nil {
 		return err
 	}
 	request := limiter.Request{

@@ -77,7 +77,7 @@ func start(t *testing.T, path string, o Options) (*Store, *log) {
 // tokens returns the tokens per minute of tier free, 0 if it has none.
 func tokens(s *Store) int64 {
 	var plan limiter.Plan
-	if err := s.Current().Resolve("k", "free", "", &plan); err != nil {
+	if err := s.Current().Resolve(limiter.Time{}, "k", "free", "", &plan); err != nil {
 		return 0
 	}
 	return plan.Levels[0].Limits.Limits()[0].Amount

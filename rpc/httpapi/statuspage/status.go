@@ -212,7 +212,7 @@ func noticesOf(s Status) []notice {
 		rules = append(rules, g.Digest+" at "+strings.Join(g.Members, ", "))
 	}
 	add(len(rules) > 0, "Members have different rules for Envoy.", "The answer to Envoy depends on which member it asks: "+strings.Join(rules, "; ")+".")
-	add(s.Policy.LastError != "", "The policy files are not valid.", "The previous policy stays in use.")
+	add(s.Policy.LastError != "", "The policy is not valid, or its source is down.", "The previous policy stays in use.")
 	add(c.Outbox > 0, count(c.Outbox)+" admitted calls wait in the outbox.", "Their owners have not acknowledged them yet.")
 	add(c.HealthScore > 0, "This node is slow at gossip.", "Its health score is "+count(c.HealthScore)+"; 0 is healthy.")
 	return all
