@@ -19,6 +19,8 @@ type directory struct {
 	closed  bool // it makes no decisions, see Engine.Close
 	tracked bool // it lists its changes
 	reading bool // a message of its changes is in progress
+	// credited means that there are records of credits, see memory.credits.
+	credited bool
 }
 
 // tables are used once the first table has split.

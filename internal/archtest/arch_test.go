@@ -43,7 +43,7 @@ var allowedImports = map[string][]string{
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
 	"rpc/httpapi":                   {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":                    {"internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/server":                    {"internal/nearest", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":                     {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "rpc/internal/coding"},
 	"rpc/internal/dialect":          {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
