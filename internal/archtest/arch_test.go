@@ -38,10 +38,11 @@ var allowedImports = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/listenlimit", "internal/overload"},
+	"internal/node":      {"rpc/admin", "internal/audit", "rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/listenlimit", "internal/overload"},
 
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
+	"rpc/admin":                     {"internal/audit", "rpc/server", "rpc/pb"},
 	"rpc/httpapi":                   {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":                    {"internal/nearest", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":                     {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},

@@ -50,6 +50,8 @@ type Config struct {
 	EnvoyMetadata bool   `key:"envoy_metadata" help:"send Envoy the domain, the descriptors and the metadata of rules as dynamic metadata"`
 	EnvoyPrefix   string `key:"envoy_prefix" default:"bucketring." help:"prefix of the descriptor entries that turn a descriptor into a call under the policy"`
 
+	AuditLog string `key:"audit_log" help:"file for what operators change, as lines of JSON; empty means the log of the node; a change that cannot be written to it is not made"`
+
 	Insecure bool `key:"insecure" help:"allow listening on other than loopback addresses without credentials"`
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"maximum number of keys in memory"`

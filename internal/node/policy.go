@@ -11,24 +11,35 @@ import (
 )
 
 // Reload reads the policy, Envoy's rules, the cluster keys and the JWT keys of the
-// proxy again. An invalid file changes nothing and is logged; the status and the
-// metrics show an invalid policy and invalid rules.
-func (n *Node) Reload() {
+// proxy again, and opens the audit log again. An invalid file changes nothing and is logged;
+// the status and the metrics show an invalid policy and invalid rules. It returns what was
+// not read, and why.
+func (n *Node) Reload() (problems []string) {
+	failed := func(what string, err error, attrs ...any) {
+		problems = append(problems, what+": "+err.Error())
+		n.log.Error(what, append(attrs, "error", err)...)
+	}
 	if err := n.policies.Reload(); err != nil {
-		n.log.Error("policy not reloaded", "path", n.config.Policy, "error", err)
+		failed("policy not reloaded", err, "path", n.config.Policy)
 	}
 	if n.proxy != nil {
 		if err := n.proxy.Reload(); err != nil {
-			n.log.Error("JWT keys not reloaded", "error", err)
+			failed("JWT keys not reloaded", err)
 		}
 	}
-	n.reloadEnvoy()
+	if err := n.reloadEnvoy(); err != nil {
+		problems = append(problems, "envoy rules not reloaded: "+err.Error())
+	}
 	switch changed, err := n.keys.reload(n.cluster); {
 	case err != nil:
-		n.log.Error("cluster keys not reloaded", "path", n.config.ClusterKeyFile, "error", err)
+		failed("cluster keys not reloaded", err, "path", n.config.ClusterKeyFile)
 	case changed:
 		n.log.Info("cluster keys changed", "path", n.config.ClusterKeyFile, "fingerprints", fmt.Sprint(n.cluster.KeyIDs()))
 	}
+	if err := n.audit.Reopen(); err != nil {
+		failed("audit log not opened again", err)
+	}
+	return problems
 }
 
 // policyCollector exports the policy in force and the state of its reloads.

@@ -98,19 +98,29 @@ func (o *Oracle) End(now limiter.Time, id string, charge limiter.EndCharge) erro
 // credited returns the part of a cost for which the account has no room and that its credit
 // covers; 0 if there is room, or the credit does not cover it.
 func (a *assessment) credited(now limiter.Time, cost *big.Int) *big.Int {
+	lacks, _ := a.covers(now, cost)
+	return lacks
+}
+
+// covers reports whether the credit covers what the account has no room for. A limit of 0
+// has no room for a cost of 0, which needs some credit.
+func (a *assessment) covers(now limiter.Time, cost *big.Int) (lacks *big.Int, ok bool) {
 	x := a.account
-	if a.request.Force || a.limit.Closed || a.limit.Algorithm == limiter.Concurrency || now.Wall >= x.credit.end {
-		return new(big.Int)
+	if a.request.Force || a.limit.Closed || a.limit.Algorithm == limiter.Concurrency || now.Wall >= x.credit.end || x.credit.left == 0 {
+		return new(big.Int), false
 	}
 	room := floor(new(big.Rat).Sub(x.capacity(), x.used(now)))
 	if room.Sign() < 0 {
 		room = new(big.Int)
 	}
-	lacks := new(big.Int).Sub(cost, room)
-	if lacks.Sign() <= 0 || lacks.Cmp(big.NewInt(x.credit.left)) > 0 {
-		return new(big.Int)
+	lacks = new(big.Int).Sub(cost, room)
+	if lacks.Sign() <= 0 {
+		return new(big.Int), a.limit.Amount == 0
 	}
-	return lacks
+	if lacks.Cmp(big.NewInt(x.credit.left)) > 0 {
+		return new(big.Int), false
+	}
+	return lacks, true
 }
 
 // refund gives back to the credit what a lower amount of a charge does not need of it.

@@ -23,7 +23,7 @@ func (a *assessment) denial(now limiter.Time, cost *big.Int) (limiter.Reason, ti
 	if a.limit.Dimension == limiter.Spend && !a.request.Plan.Rates.Priced && (a.request.InputTokens > 0 || a.request.OutputTokens > 0) {
 		return limiter.NoPrice, -1
 	}
-	if a.credited(now, cost).Sign() > 0 {
+	if _, ok := a.covers(now, cost); ok {
 		return limiter.NoReason, 0
 	}
 	c := ratOf(cost)

@@ -72,6 +72,10 @@ func problemOf(e *pb.Error) *problem {
 		p.retry = time.Duration(e.GetRetryAfterMs()) * time.Millisecond
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		p.status, p.Code = http.StatusServiceUnavailable, "unavailable"
+	case codes.PermissionDenied:
+		p.status, p.Code = http.StatusForbidden, "forbidden"
+	case codes.Unimplemented:
+		p.status, p.Code = http.StatusNotImplemented, "not_implemented"
 	default:
 		return nil
 	}
