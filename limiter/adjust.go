@@ -298,7 +298,7 @@ func (p *partition) resetLimit(a *assessment, now Time) {
 			lent = append(lent, c)
 			return
 		}
-		c.charged, c.dropped, c.at = 0, 0, notCharged
+		c.reset()
 		rec.pins--
 	})
 	switch l.Algorithm {

@@ -62,6 +62,16 @@ const notCharged = -1 << 63
 
 func (c *charge) exceeded() bool { return c.at == notCharged }
 
+// reset makes a charge one to a limit that was reset since: it counts nowhere, and a limit
+// was charged, not exceeded.
+func (c *charge) reset() {
+	c.charged = max(c.estimate, 1)
+	c.dropped, c.at = c.charged, notCharged
+}
+
+// wasReset tells a charge after reset from one that exceeded a shadow limit.
+func (c *charge) wasReset() bool { return c.exceeded() && c.dropped > 0 }
+
 const chargesPerBlock = 4
 
 // chargeBlock is a list of charges with the end of each one's scope in the key. The

@@ -212,7 +212,7 @@ func (p *partition) reportCharge(it *chargeIterator, d *Decision, now Time) {
 	st, c := &d.Limits[len(d.Limits)-1], it.charge
 	st.Scope, st.Cost, st.Reserved, st.PerModel = it.scope(), c.charged-c.dropped, c.estimate, false
 	// A charge to a limit that was reset since counts nowhere, as if it were not charged.
-	st.Exceeded = c.exceeded() && p.engine.catalog.limit(c.limit).Shadow
+	st.Exceeded = c.exceeded() && !c.wasReset()
 	if c.exceeded() {
 		st.Reserved = 0 // was not charged
 	}

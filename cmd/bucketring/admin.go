@@ -178,7 +178,7 @@ func units(dimension string, n int64) string {
 
 func (s *streams) printKeyState(k *httpapi.KeyState) {
 	s.printf("%s  tier %s  owner %s  heir %s  partition %d  term %d\n", k.Key, cmp.Or(k.Tier, "-"), cmp.Or(k.Owner, "-"), cmp.Or(k.Heir, "-"), k.Partition, k.Term)
-	s.printf("%s reservations run, %d slices are lent, %s request ids are remembered under the root\n\n", amount.Group(k.Running), len(k.Slices), amount.Group(k.RequestIDs))
+	s.printf("running reservations %s  lent slices %d  request ids remembered under the root %s\n\n", amount.Group(k.Running), len(k.Slices), amount.Group(k.RequestIDs))
 	if len(k.Limits) == 0 {
 		s.printf("no limits apply\n")
 	} else {

@@ -7,6 +7,7 @@ package admin
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,6 +48,9 @@ type Service struct {
 
 	calls       *prometheus.CounterVec
 	auditErrors prometheus.Counter
+
+	draining sync.Mutex
+	drained  string // the request id of the last drain
 }
 
 var _ pb.AdminServer = (*Service)(nil)
@@ -155,14 +159,26 @@ func (s *Service) Reload(ctx context.Context, q *pb.ReloadRequest) (*pb.ReloadRe
 	return &pb.ReloadResponse{RequestId: e.RequestID, Member: s.o.Name, Problems: problems, PolicyDigest: digest}, nil
 }
 
-// Drain implements pb.AdminServer. To repeat it shows how far it is.
+// Drain implements pb.AdminServer. To repeat it with the same id shows how far it is, which
+// the audit log leaves out.
 func (s *Service) Drain(ctx context.Context, q *pb.DrainRequest) (*pb.DrainResponse, error) {
 	e := &audit.Entry{Action: "drain", RequestID: s.idOr(q.GetRequestId())}
-	if err := s.begin(ctx, e); err != nil {
+	if err := s.authorize(ctx, e); err != nil {
 		return nil, err
 	}
+	s.draining.Lock()
+	defer s.draining.Unlock()
+	repeated := s.drained == e.RequestID
+	if !repeated {
+		if err := s.announce(e); err != nil {
+			return nil, err
+		}
+	}
 	done, message := s.o.Drain()
-	s.end(e, resultDone)
+	if !repeated {
+		s.drained = e.RequestID
+		s.end(e, resultDone)
+	}
 	return &pb.DrainResponse{RequestId: e.RequestID, Member: s.o.Name, Drained: done, Message: message}, nil
 }
 
@@ -211,6 +227,11 @@ func (s *Service) begin(ctx context.Context, e *audit.Entry) error {
 	if err := s.authorize(ctx, e); err != nil {
 		return err
 	}
+	return s.announce(e)
+}
+
+// announce writes that a change begins.
+func (s *Service) announce(e *audit.Entry) error {
 	if err := s.write(e, resultStarted); err != nil {
 		s.calls.WithLabelValues(e.Action, resultRefused).Inc()
 		return grpcstatus.Errorf(codes.Unavailable, "nothing was changed, because the audit log cannot be written: %v", err)
