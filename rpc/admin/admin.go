@@ -66,6 +66,11 @@ func New(o Options) *Service {
 			Name: "bucketring_audit_errors_total", Help: "Lines that could not be written to the audit log.",
 		}),
 	}
+	for _, action := range [...]string{"inspect", "reset", "grant", "end", "reload", "drain"} {
+		for _, result := range [...]string{resultDone, resultReplayed, resultRefused, resultUnknown} {
+			s.calls.WithLabelValues(action, result)
+		}
+	}
 	if o.Registry != nil {
 		o.Registry.MustRegister(s.calls, s.auditErrors)
 	}

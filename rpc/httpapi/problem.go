@@ -74,8 +74,8 @@ func problemOf(e *pb.Error) *problem {
 		p.status, p.Code = http.StatusServiceUnavailable, "unavailable"
 	case codes.PermissionDenied:
 		p.status, p.Code = http.StatusForbidden, "forbidden"
-	case codes.Unimplemented:
-		p.status, p.Code = http.StatusNotImplemented, "not_implemented"
+	case codes.FailedPrecondition:
+		p.status, p.Code = http.StatusConflict, "failed_precondition"
 	default:
 		return nil
 	}

@@ -247,7 +247,7 @@ func TestAdministerAtEarlierVersion(t *testing.T) {
 		Ring: func() uint64 { return 0 },
 	})
 	_, err := nodes[0].Administer(waittest.Context(t, testWait), resetOf(key, "", "1"))
-	if grpcstatus.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "node2, the owner of the key, runs a version without administration: upgrade it") {
+	if grpcstatus.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "node2, the owner of the key, runs a version without administration: upgrade it") {
 		t.Errorf("ResetLimits() at an earlier version = %v", err)
 	}
 }

@@ -203,7 +203,7 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 	}
 	route := routeOf(f.Kind, result)
 	if f.Kind == call.Admin && isUnknownCall(result) {
-		f.result = server.Failed(grpcstatus.Errorf(codes.Unimplemented, "%s, the owner of the key, runs a version without administration: upgrade it", f.to.Name))
+		f.result = server.Failed(grpcstatus.Errorf(codes.FailedPrecondition, "%s, the owner of the key, runs a version without administration: upgrade it", f.to.Name))
 		return
 	}
 	if result.GetError() == nil && route == nil && !isAnswerWithoutRoute(f.Kind, result) || isUnknownCount(f, result) {

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 	"time"
@@ -30,7 +31,7 @@ type admin struct {
 }
 
 func (a *admin) result() *pb.Result {
-	return &pb.Result{Result: &pb.Result_Admin{Admin: a.answer}}
+	return &pb.Result{Result: &pb.Result_Admin{Admin: cmp.Or(a.answer, &pb.AdminAnswer{})}}
 }
 
 // operator validates c and fills x.request and x.admin.
