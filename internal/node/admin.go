@@ -49,16 +49,17 @@ func (d *departure) begin() (done chan struct{}, first bool) {
 // leaveRingOnce is leaveRing at shutdown. If the node was drained before, it waits until
 // that is done.
 func (n *Node) leaveRingOnce() error {
-	if !n.othersInRing(n.cluster.View()) {
-		return n.leaveRing() // nobody takes the partitions over; another member may join later
+	n.departure.mu.Lock()
+	done := n.departure.done
+	n.departure.mu.Unlock()
+	switch {
+	case done != nil:
+		<-done
+		return n.departure.err
+	case n.skipLeave:
+		return nil
 	}
-	done, first := n.departure.begin()
-	if first {
-		n.departure.err = n.leaveRing()
-		close(done)
-	}
-	<-done
-	return n.departure.err
+	return n.leaveRing()
 }
 
 // drain turns the node unready and hands its partitions over, as at shutdown. The node goes
