@@ -102,10 +102,10 @@ func (m *machine) grant(r *limiter.Request) (repeat, limiter.Adjustment) {
 		return d, err
 	}
 	got, err := grant()
+	before := m.model.Grant(m.now, r, l.Name, units, int64(lasts))
 	if l.Algorithm == limiter.Concurrency || l.Shadow {
 		return grant, got
 	}
-	before := m.model.Grant(m.now, r, l.Name, units, int64(lasts))
 	if err != nil || len(got.Limits) != 1 || got.Limits[0].Before != before || got.Limits[0].After != before+units {
 		m.t.Fatalf("Grant(%s, %s, %d) = %+v, %v, want from %d", r.Key, l.Name, units, got, err, before)
 	}

@@ -39,7 +39,7 @@ func (l *limit) appendCreditName(b []byte, model string) []byte {
 func (p *partition) countCredit(name []byte, n int) {
 	if i := bytes.IndexByte(name, 0); i >= 0 && bytes.HasPrefix(name[i+1:], []byte(creditMark)) {
 		p.credits += uint32(n)
-		p.records.credited = p.credits > 0
+		p.records.first.credited = p.credits > 0
 	}
 }
 

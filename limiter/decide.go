@@ -300,7 +300,7 @@ func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Tim
 		st := LimitState{Scope: scope}
 		b, r := p.peekBucket(rec, l, &scratch, now)
 		l.reportBucket(&st, &b, r, now)
-		if p.records.credited {
+		if p.records.first.credited {
 			st.Credit = p.creditLeft(scope, model, l, now)
 		}
 		d.Limits = append(d.Limits, st)

@@ -128,7 +128,7 @@ func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, lev
 		a := &d.assessments[from+i]
 		a.limit, a.rec, a.recordID, a.pos, a.level, a.model = l, rec, recordID, uint8(i), level, model != ""
 		a.ring, a.reason, a.credit = nil, NoReason, 0
-		if p.records.credited {
+		if p.records.first.credited {
 			a.credit = p.creditLeft(scope, model, l, now)
 		}
 		switch {

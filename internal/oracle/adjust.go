@@ -14,9 +14,11 @@ type credit struct {
 	end           int64 // wall
 }
 
-// ofKey returns the limits of a request at the level of its key with a name, or all.
-func (o *Oracle) ofKey(r *limiter.Request, name string) (list []*assessment) {
+// ofKey returns the limits of a request at the level of its key with a name, or all. The
+// limits of all its levels are in force then.
+func (o *Oracle) ofKey(now limiter.Time, r *limiter.Request, name string) (list []*assessment) {
 	for _, a := range o.assess(&limiter.Request{Key: r.Key, Model: r.Model, Plan: r.Plan}, false) {
+		a.account.apply(now, a.limit)
 		if a.scope == r.Key && (name == "" || a.limit.Name == name) {
 			list = append(list, a)
 		}
@@ -29,12 +31,11 @@ func (o *Oracle) ofKey(r *limiter.Request, name string) (list []*assessment) {
 // either.
 func (o *Oracle) Reset(now limiter.Time, r *limiter.Request, name string) (before []int64) {
 	now = o.advance(now)
-	for _, a := range o.ofKey(r, name) {
+	for _, a := range o.ofKey(now, r, name) {
 		if a.limit.Algorithm == limiter.Concurrency {
 			continue
 		}
 		x := a.account
-		x.apply(now, a.limit)
 		before = append(before, saturated(ceil(x.used(now))))
 		x.log, x.levels = nil, nil
 		for _, res := range o.reservations {
@@ -51,13 +52,15 @@ func (o *Oracle) Reset(now limiter.Time, r *limiter.Request, name string) (befor
 	return before
 }
 
-// Grant is [limiter.Engine.Grant] for a limit that can have a credit. It returns what was
-// left of the credit before.
+// Grant is [limiter.Engine.Grant]. It returns what was left of the credit before. A limit
+// that counts calls that run, or denies nothing, gets none.
 func (o *Oracle) Grant(now limiter.Time, r *limiter.Request, name string, units, lasts int64) (before int64) {
 	now = o.advance(now)
-	a := o.ofKey(r, name)[0]
+	a := o.ofKey(now, r, name)[0]
 	x := a.account
-	x.apply(now, a.limit)
+	if a.limit.Algorithm == limiter.Concurrency || a.limit.Shadow {
+		return 0
+	}
 	if now.Wall >= x.credit.end {
 		x.credit = credit{}
 	}
