@@ -109,7 +109,7 @@ func (p *partition) changeCredit(rec *record, recordID uint32, n int64, now Time
 // for. What a settle, a cancel or the end of a lease takes off the cost of a call goes back
 // to the credit first. A credit does not refill. It lasts for the time lasts or, if that is
 // 0, until the end of the current window of a fixed window, and otherwise for
-// [CreditLasts]. A further grant adds to what is left; the later end counts.
+// [CreditLasts]. A further grant adds to what is left. If anything is, the later end counts.
 //
 // r has the key, tier, model and plan, and the id of the change, see [Adjustment]. Of the
 // limits that r.Plan has at the level of r.Key itself, exactly one must have the name, not be
@@ -181,7 +181,10 @@ func (p *partition) grantCredit(now Time, root uint64, r *Request, name string, 
 	p.advance(rec, now)
 	p.recordChanged(rec, recordID)
 	b := &rec.buckets[0]
-	b.hi, b.lo = max(b.hi, end), b.lo+uint64(units)
+	if before > 0 {
+		end = max(b.hi, end)
+	}
+	b.hi, b.lo = end, b.lo+uint64(units)
 	rec.buckets[1].lo = uint64(granted + units)
 	d.Limits[0].Until = b.hi
 	p.seq++

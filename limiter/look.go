@@ -53,10 +53,10 @@ type RunningCharge struct {
 }
 
 // lookStep is how many ids are visited under one hold of a lock.
-const lookStep = 1024
+const lookStep = 256
 
 // Look reports the state of r.Key and at most that many of its reservations. It changes
-// nothing. It visits all ids of the partition, 1,024 under one hold of its lock, so that the
+// nothing. It visits all ids of the partition, 256 under one hold of its lock, so that the
 // reservations and the slices are not those of one instant. The error is [ErrClosed].
 func (e *Engine) Look(now Time, r *Request, most int, k *KeyState) error {
 	s, root := e.lock(r.Key)
@@ -131,9 +131,8 @@ func (p *partition) lookAt(root uint64, after uint32, key string, most int, now 
 		if most <= 0 {
 			continue
 		}
-		running := p.running(entry, key, keyHash, now)
 		if len(k.Reservations) < most {
-			k.Reservations = append(k.Reservations, running)
+			k.Reservations = append(k.Reservations, p.running(entry, key, keyHash, now))
 			continue
 		}
 		youngest := 0
@@ -142,8 +141,10 @@ func (p *partition) lookAt(root uint64, after uint32, key string, most int, now 
 				youngest = i
 			}
 		}
-		if oldestFirst(running, k.Reservations[youngest]) < 0 {
-			k.Reservations[youngest] = running
+		if p.leaseBegan(entry, now) >= k.Reservations[youngest].Since {
+			if running := p.running(entry, key, keyHash, now); oldestFirst(running, k.Reservations[youngest]) < 0 {
+				k.Reservations[youngest] = running
+			}
 		}
 	}
 	return after, true
@@ -187,12 +188,17 @@ func (p *partition) addLent(entry *idEntry, k *KeyState) {
 	}
 }
 
+// leaseBegan returns how long ago the lease of a reservation was begun or renewed.
+func (p *partition) leaseBegan(entry *idEntry, now Time) time.Duration {
+	return time.Duration(max(0, p.reservations.at(entry.reservation()).ttl-(entry.due-now.Mono)))
+}
+
 // running describes a reservation.
 func (p *partition) running(entry *idEntry, key string, keyHash uint64, now Time) Running {
 	res := p.reservations.at(entry.reservation())
 	left := entry.due - now.Mono
 	w := Running{
-		Ref: refOf(entry.key()), Since: time.Duration(max(0, res.ttl-left)), Left: time.Duration(max(0, left)), Output: res.progress.output,
+		Ref: refOf(entry.key()), Since: p.leaseBegan(entry, now), Left: time.Duration(max(0, left)), Output: res.progress.output,
 		Tier: p.terms.at(entry.terms()).tier,
 	}
 	if res.keyHash == keyHash {

@@ -296,7 +296,7 @@ credit does not refill.
 
 It lasts until the end of the current window if the limit has a fixed window, such as a
 day or a month, and for 24 hours otherwise, or as long as --for says. Another grant adds
-to what is left, and the later end counts. Limits on concurrent calls have no credits.`,
+to what is left, and then the later end counts. Limits on concurrent calls have no credits.`,
 		Example: `  bucketring admin grant acme/alice --limit spend --amount '$5'
   bucketring admin grant acme/alice --limit tokens --amount 500_000 --for 2h
   bucketring admin grant acme --limit requests --amount 1000 --request-id ticket-4711`,

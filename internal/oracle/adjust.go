@@ -72,7 +72,10 @@ func (o *Oracle) Grant(now limiter.Time, r *limiter.Request, name string, units,
 	case a.limit.Algorithm == limiter.FixedWindow:
 		end = x.current(now).end
 	}
-	x.credit = credit{before + units, x.credit.granted + units, max(x.credit.end, end)}
+	if before > 0 {
+		end = max(x.credit.end, end)
+	}
+	x.credit = credit{before + units, x.credit.granted + units, end}
 	return before
 }
 
