@@ -136,6 +136,7 @@ type remoteService struct {
 	admin      *remoteAdmin
 	decision   *pb.Decision
 	settlement *pb.Settlement
+	peeked     *pb.PeekResponse
 	locations  []*pb.Location
 	hotKeys    *pb.HotKeysResponse
 	err        error
@@ -159,6 +160,11 @@ func (f *remoteService) Settle(ctx context.Context, r *pb.SettleRequest) (*pb.Se
 func (f *remoteService) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Settlement, error) {
 	f.settlement, f.err = f.client.Cancel(ctx, r)
 	return f.settlement, f.err
+}
+
+func (f *remoteService) Peek(ctx context.Context, r *pb.PeekRequest) (*pb.PeekResponse, error) {
+	f.peeked, f.err = f.client.Peek(ctx, r)
+	return f.peeked, f.err
 }
 
 func (f *remoteService) Locate(ctx context.Context, r *pb.LocateRequest) (*pb.LocateResponse, error) {
