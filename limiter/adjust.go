@@ -51,7 +51,7 @@ type Adjusted struct {
 }
 
 // add appends the limit of an assessment.
-func (d *Adjustment) add(p *partition, r *Request, a *assessment, before, after int64) {
+func (d *Adjustment) add(r *Request, a *assessment, before, after int64) {
 	scope, _, _ := a.name(r)
 	d.Limits = append(d.Limits, Adjusted{Name: a.limit.Name, Dimension: a.limit.Dimension, Scope: scope, PerModel: a.model, Before: before, After: after})
 }
@@ -120,7 +120,7 @@ func (p *partition) beginAdjustment(now Time, root uint64, r *Request, name stri
 	}
 	d.Status, d.Replayed, d.Change, d.Large = Status(entry.value[0]), true, p.seq, true
 	for _, i := range d.targets {
-		d.add(p, r, &d.decision.assessments[i], 0, 0)
+		d.add(r, &d.decision.assessments[i], 0, 0)
 		l := &d.Limits[len(d.Limits)-1]
 		if _, of := p.findEntry(p.accounts.find(root), idKeyOf(root, l.entryID(r.ID))); of != nil {
 			l.Before, l.After = of.value[0], of.value[1]
@@ -251,7 +251,7 @@ func (p *partition) reset(now Time, root uint64, r *Request, name string, d *Adj
 			}
 			continue
 		}
-		d.add(p, r, a, a.limit.used(*a.bucket, a.ring), p.lentOfLimit(a))
+		d.add(r, a, a.limit.used(*a.bucket, a.ring), p.lentOfLimit(a))
 	}
 	for i := range d.Limits {
 		if !p.remember(now, root, d.Limits[i].resetID(r), d.body, [2]int64{0, now.Wall}) {

@@ -162,7 +162,7 @@ func (p *partition) grantCredit(now Time, root uint64, r *Request, name string, 
 	case l.Algorithm == FixedWindow:
 		end = a.bucket.hi
 	}
-	d.add(p, r, a, before, before+units)
+	d.add(r, a, before, before+units)
 	if !p.rememberAdjustment(now, root, r, d) {
 		return ErrNoRoom
 	}

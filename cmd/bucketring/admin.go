@@ -31,44 +31,44 @@ type remoteAdmin struct {
 }
 
 // kept calls a method of the node, and keeps its error in f.
-func kept[Q, A any](f *remoteAdmin, ctx context.Context, q *Q, method func(context.Context, *Q) (*A, error)) (*A, error) {
+func kept[Q, A any](ctx context.Context, f *remoteAdmin, q *Q, method func(context.Context, *Q) (*A, error)) (*A, error) {
 	a, err := method(ctx, q)
 	f.err = err
 	return a, err
 }
 
 func (f *remoteAdmin) InspectKey(ctx context.Context, q *pb.InspectKeyRequest) (*pb.InspectKeyResponse, error) {
-	return kept(f, ctx, q, func(ctx context.Context, q *pb.InspectKeyRequest) (*pb.InspectKeyResponse, error) {
+	return kept(ctx, f, q, func(ctx context.Context, q *pb.InspectKeyRequest) (*pb.InspectKeyResponse, error) {
 		return f.client.InspectKey(ctx, q)
 	})
 }
 
 func (f *remoteAdmin) ResetLimits(ctx context.Context, q *pb.ResetLimitsRequest) (*pb.Change, error) {
-	return kept(f, ctx, q, func(ctx context.Context, q *pb.ResetLimitsRequest) (*pb.Change, error) {
+	return kept(ctx, f, q, func(ctx context.Context, q *pb.ResetLimitsRequest) (*pb.Change, error) {
 		return f.client.ResetLimits(ctx, q)
 	})
 }
 
 func (f *remoteAdmin) GrantCredit(ctx context.Context, q *pb.GrantCreditRequest) (*pb.Change, error) {
-	return kept(f, ctx, q, func(ctx context.Context, q *pb.GrantCreditRequest) (*pb.Change, error) {
+	return kept(ctx, f, q, func(ctx context.Context, q *pb.GrantCreditRequest) (*pb.Change, error) {
 		return f.client.GrantCredit(ctx, q)
 	})
 }
 
 func (f *remoteAdmin) EndReservation(ctx context.Context, q *pb.EndReservationRequest) (*pb.Change, error) {
-	return kept(f, ctx, q, func(ctx context.Context, q *pb.EndReservationRequest) (*pb.Change, error) {
+	return kept(ctx, f, q, func(ctx context.Context, q *pb.EndReservationRequest) (*pb.Change, error) {
 		return f.client.EndReservation(ctx, q)
 	})
 }
 
 func (f *remoteAdmin) Reload(ctx context.Context, q *pb.ReloadRequest) (*pb.ReloadResponse, error) {
-	return kept(f, ctx, q, func(ctx context.Context, q *pb.ReloadRequest) (*pb.ReloadResponse, error) {
+	return kept(ctx, f, q, func(ctx context.Context, q *pb.ReloadRequest) (*pb.ReloadResponse, error) {
 		return f.client.Reload(ctx, q)
 	})
 }
 
 func (f *remoteAdmin) Drain(ctx context.Context, q *pb.DrainRequest) (*pb.DrainResponse, error) {
-	return kept(f, ctx, q, func(ctx context.Context, q *pb.DrainRequest) (*pb.DrainResponse, error) {
+	return kept(ctx, f, q, func(ctx context.Context, q *pb.DrainRequest) (*pb.DrainResponse, error) {
 		return f.client.Drain(ctx, q)
 	})
 }

@@ -165,8 +165,15 @@ func (l *Log) toNode(e *Entry) {
 	}
 	attrs := []slog.Attr{slog.Bool("audit", true), slog.String("action", e.Action), slog.String("result", e.Result), slog.String("caller", e.Caller)}
 	for _, a := range [...]struct{ name, value string }{
-		{"key", e.Key}, {"tier", e.Tier}, {"model", e.Model}, {"limit", e.Limit}, {"reservation", e.Reservation}, {"charge", e.Charge},
-		{"request_id", e.RequestID}, {"status", e.Status}, {"error", e.Error},
+		{"key", e.Key},
+		{"tier", e.Tier},
+		{"model", e.Model},
+		{"limit", e.Limit},
+		{"reservation", e.Reservation},
+		{"charge", e.Charge},
+		{"request_id", e.RequestID},
+		{"status", e.Status},
+		{"error", e.Error},
 	} {
 		if a.value != "" {
 			attrs = append(attrs, slog.String(a.name, a.value))

@@ -15,16 +15,14 @@ import (
 // the status and the metrics show an invalid policy and invalid rules. It returns what was
 // not read, and why.
 func (n *Node) Reload() (problems []string) {
-	failed := func(what string, err error, attrs ...any) {
-		problems = append(problems, what+": "+err.Error())
-		n.log.Error(what, append(attrs, "error", err)...)
-	}
 	if err := n.policies.Reload(); err != nil {
-		failed("policy not reloaded", err, "path", n.config.Policy)
+		n.log.Error("policy not reloaded", "path", n.config.Policy, "error", err)
+		problems = append(problems, "policy not reloaded: "+err.Error())
 	}
 	if n.proxy != nil {
 		if err := n.proxy.Reload(); err != nil {
-			failed("JWT keys not reloaded", err)
+			n.log.Error("JWT keys not reloaded", "error", err)
+			problems = append(problems, "JWT keys not reloaded: "+err.Error())
 		}
 	}
 	if err := n.reloadEnvoy(); err != nil {
@@ -32,12 +30,14 @@ func (n *Node) Reload() (problems []string) {
 	}
 	switch changed, err := n.keys.reload(n.cluster); {
 	case err != nil:
-		failed("cluster keys not reloaded", err, "path", n.config.ClusterKeyFile)
+		n.log.Error("cluster keys not reloaded", "path", n.config.ClusterKeyFile, "error", err)
+		problems = append(problems, "cluster keys not reloaded: "+err.Error())
 	case changed:
 		n.log.Info("cluster keys changed", "path", n.config.ClusterKeyFile, "fingerprints", fmt.Sprint(n.cluster.KeyIDs()))
 	}
 	if err := n.audit.Reopen(); err != nil {
-		failed("audit log not opened again", err)
+		n.log.Error("audit log not opened again", "error", err)
+		problems = append(problems, "audit log not opened again: "+err.Error())
 	}
 	return problems
 }
