@@ -52,14 +52,25 @@ type charge struct {
 	limit    uint32 // id at the time of the decision
 	estimate int64
 	charged  int64 // current charge, including dropped
-	dropped  int64 // what exceeded the bucket's maximum debt
+	dropped  int64 // what exceeded the bucket's maximum debt, or came from a credit
 	at       int64 // a token bucket's mark, a fixed window's end, or a sub-window; or notCharged
 }
 
-// notCharged is the charge.at of a shadow limit that the request exceeded.
+// notCharged is the charge.at of a shadow limit that the request exceeded, and of a limit
+// that was reset since, see Engine.Reset.
 const notCharged = -1 << 63
 
 func (c *charge) exceeded() bool { return c.at == notCharged }
+
+// reset makes a charge one to a limit that was reset since: it counts nowhere, and a limit
+// was charged, not exceeded.
+func (c *charge) reset() {
+	c.charged = max(c.estimate, 1)
+	c.dropped, c.at = c.charged, notCharged
+}
+
+// wasReset tells a charge after reset from one that exceeded a shadow limit.
+func (c *charge) wasReset() bool { return c.exceeded() && c.dropped > 0 }
 
 const chargesPerBlock = 4
 
@@ -193,6 +204,11 @@ func (p *partition) appendCharge(entry *idEntry, scopeEnd int) *charge {
 
 // eachPendingCharge calls f for every charge to a bucket of rec that may still change.
 func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*charge)) {
+	p.eachPending(rec, bucketID, func(_ *idEntry, c *charge) { f(c) })
+}
+
+// eachPending is eachPendingCharge with the entries of the reservations and slices.
+func (p *partition) eachPending(rec *record, bucketID uint32, f func(*idEntry, *charge)) {
 	if rec.pins == 0 {
 		return
 	}
@@ -201,7 +217,7 @@ func (p *partition) eachPendingCharge(rec *record, bucketID uint32, f func(*char
 		for it.start(p, p.entries.at(entryID), ""); it.next(); {
 			if it.pins && it.rec == rec && it.limit.bucketID == bucketID {
 				p.entryChanged(entryID)
-				f(it.charge)
+				f(p.entries.at(entryID), it.charge)
 			}
 		}
 	}

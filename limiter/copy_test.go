@@ -36,7 +36,7 @@ func drawCall(t *rapid.T) copyCall {
 	key := "r/" + rapid.StringMatching(`[a-z]|[ab]/[a-d]|long-long-long-long-long-long-long-name-[a-c]`).Draw(t, "key")
 	id := rapid.StringMatching(`[a-p]`).Draw(t, "id")
 	attempt := rapid.Uint64Range(0, 5).Draw(t, "attempt")
-	switch op := rapid.IntRange(0, 12).Draw(t, "op"); op {
+	switch op := rapid.IntRange(0, 14).Draw(t, "op"); op {
 	case 0, 1, 2, 3, 4, 5, 6:
 		sets := [3]int{}
 		for i := range sets {
@@ -76,6 +76,8 @@ func drawCall(t *rapid.T) copyCall {
 			err = s.Cancel(now, key, id, &d)
 			return d, CountResult{}, err
 		}
+	case 13, 14:
+		return drawAdjustment(t, key, id)
 	case 10:
 		return func(s *side, now Time) (d Decision, _ CountResult, err error) {
 			d.Change, err = s.Withdraw(now, key, id, attempt)

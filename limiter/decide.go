@@ -202,14 +202,17 @@ func (p *partition) rememberID(now Time, root uint64, r *Request, id idKey, rese
 func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time) (changed bool) {
 	for i := range d.assessments {
 		a := &d.assessments[i]
-		dropped := int64(0)
+		dropped, credited := int64(0), int64(0)
+		if a.credited > 0 && a.takesCost() {
+			credited = p.spendCredit(r, a, now)
+		}
 		if r.Force {
 			dropped = p.dropExcess(a, r.EstimatedInput)
 		} else {
 			a.rec.flags &^= recordDenied
 		}
 		if entry != nil && entry.isReservation() {
-			p.addCharge(entry, a, dropped, r, now)
+			p.addCharge(entry, a, dropped, r, now).dropped += credited
 		}
 		if a.cost > 0 && a.takesCost() {
 			changed = true
@@ -219,7 +222,7 @@ func (p *partition) chargeAll(d *Decision, r *Request, entry *idEntry, now Time)
 			if a.limit.Algorithm == SlidingWindow {
 				a.ring = p.ensureRing(a.limit, a.bucket, now)
 			}
-			a.limit.charge(a.bucket, a.ring, a.cost)
+			a.limit.charge(a.bucket, a.ring, a.cost-credited)
 		}
 	}
 	if p.records.tracked {
@@ -253,7 +256,7 @@ func (p *partition) dropExcess(a *assessment, estimated bool) int64 {
 
 // addCharge records in entry a charge that is about to be made. dropped is the part
 // that the bucket will not be charged.
-func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *Request, now Time) {
+func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *Request, now Time) *charge {
 	c := p.appendCharge(entry, r.Plan.Levels[a.level].End)
 	c.limit, c.estimate, c.handle = a.limit.id, a.cost, p.handleOf(a.rec, a.recordID)
 	switch {
@@ -263,6 +266,7 @@ func (p *partition) addCharge(entry *idEntry, a *assessment, dropped int64, r *R
 	default:
 		c.at = notCharged
 	}
+	return c
 }
 
 // chargedAt returns the [charge].at of a charge that is about to be made.
@@ -296,6 +300,9 @@ func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Tim
 		st := LimitState{Scope: scope}
 		b, r := p.peekBucket(rec, l, &scratch, now)
 		l.reportBucket(&st, &b, r, now)
+		if p.records.first.credited {
+			st.Credit = p.creditLeft(scope, model, l, now)
+		}
 		d.Limits = append(d.Limits, st)
 	}
 }

@@ -150,6 +150,7 @@ func (p *partition) replayCheck(entry *idEntry, r *Request, d *Decision, now Tim
 	d.Replayed = true
 	d.Binding = d.tightest(false)
 	for i := range d.Limits {
+		d.Limits[i].Credit = 0
 		if st := &d.Limits[i]; st.Dimension != Concurrent {
 			st.Cost = entry.checkCost(r, st.Dimension)
 		}
@@ -209,8 +210,10 @@ func (d *Decision) makeRoom(n int) {
 func (p *partition) reportCharge(it *chargeIterator, d *Decision, now Time) {
 	d.Limits = d.Limits[:len(d.Limits)+1]
 	st, c := &d.Limits[len(d.Limits)-1], it.charge
-	st.Scope, st.Cost, st.Reserved, st.Exceeded, st.PerModel = it.scope(), c.charged-c.dropped, c.estimate, c.exceeded(), false
-	if st.Exceeded {
+	st.Scope, st.Cost, st.Reserved, st.PerModel = it.scope(), c.charged-c.dropped, c.estimate, false
+	// A charge to a limit that was reset since counts nowhere, as if it were not charged.
+	st.Exceeded = c.exceeded() && !c.wasReset()
+	if c.exceeded() {
 		st.Reserved = 0 // was not charged
 	}
 	if it.bucket != nil {

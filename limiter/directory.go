@@ -104,12 +104,13 @@ func (d *directory) ensureRoom(h uint64, hash func(*record) uint64, moved func(*
 		if t.hasRoom() {
 			return true
 		}
-		old := *t
+		old, credited := *t, d.first.credited
 		if grown := newTable(int(old.n), old.depth); len(grown.tags) <= tablePlace+1 {
 			*t = grown
 		} else if !d.split(tableIndex, t) {
 			return false
 		}
+		d.first.credited = credited
 		d.move(&old, hash, moved)
 	}
 }
@@ -135,7 +136,7 @@ func (d *directory) shrink(id uint32, hash func(*record) uint64, moved func(*rec
 		*d = directory{epoch: d.epoch, closed: d.closed, tracked: d.tracked}
 		return
 	}
-	t := d.tableAt(id >> tableBits)
+	t, credited := d.tableAt(id>>tableBits), d.first.credited
 	switch old := *t; {
 	case old.n == 0:
 		*t = table{tags: noTags[:], depth: old.depth}
@@ -143,6 +144,7 @@ func (d *directory) shrink(id uint32, hash func(*record) uint64, moved func(*rec
 		*t = newTable(int(old.n), old.depth)
 		d.move(&old, hash, moved)
 	}
+	d.first.credited = credited
 }
 
 // noTags are the tags of a table without records. It is never written.

@@ -53,6 +53,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"replay":   m.step(m.replay),
 		"restart":  m.step(m.restart),
 		"snapshot": m.step(m.snapshotStep),
+		"adjust":   m.step(m.adjust),
 		"":         m.step(m.peek),
 	}
 }

@@ -58,6 +58,7 @@ type memory struct {
 	changes      changes      // since they are tracked
 	reading      *StateWriter // of the message in progress, or nil
 	slices       uint32       // entries of slices
+	credits      uint32       // records of credits
 }
 
 func newPartition(e *Engine) partition {
@@ -76,6 +77,8 @@ type assessment struct {
 	level     uint8  // index in the plan's levels
 	model     bool
 	skipped   bool   // a check does not charge concurrency limits
+	credit    int64  // left of its credit, see Engine.Grant
+	credited  int64  // the part of the cost that comes from the credit
 	reason    Reason // why the cost is denied
 	newBucket bucket
 }
@@ -124,7 +127,10 @@ func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, lev
 	for i, l := range s.limits {
 		a := &d.assessments[from+i]
 		a.limit, a.rec, a.recordID, a.pos, a.level, a.model = l, rec, recordID, uint8(i), level, model != ""
-		a.ring, a.reason = nil, NoReason
+		a.ring, a.reason, a.credit = nil, NoReason, 0
+		if p.records.first.credited {
+			a.credit = p.creditLeft(scope, model, l, now)
+		}
 		switch {
 		case rec == nil:
 			a.newBucket, a.bucket = bucket{}, &a.newBucket
@@ -177,7 +183,7 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 			a.cost = v[l.dim]
 		}
 		a.skipped = l.dim == dimConcurrent && !reserve
-		a.reason = NoReason
+		a.reason, a.credited = NoReason, 0
 		switch {
 		case a.skipped:
 			continue
@@ -189,6 +195,8 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 			if err := l.checkRange(l.used(*a.bucket, a.ring), a.cost); err != nil {
 				return false, false, err
 			}
+			continue
+		case a.credit > 0 && a.takeCredit():
 			continue
 		default:
 			a.reason = l.denialReason(a.cost)

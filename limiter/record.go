@@ -238,6 +238,7 @@ func (p *partition) insert(name []byte, hash uint64, s *schema, now Time) (uint3
 	p.setName(rec, name)
 	rec.advancedAt, rec.epoch = now.Mono, p.records.epoch
 	p.reshape(rec, s)
+	p.countCredit(name, 1)
 	if root, ok := rootOfName(name); ok {
 		p.roots.add(xxhash.Sum64(root))
 	}
@@ -333,6 +334,7 @@ func (p *partition) remove(recordID uint32) {
 		p.handles.free(rec.handle)
 	}
 	p.records.remove(recordID)
+	p.countCredit(name, -1)
 	p.keyPool().release(&p.keyQuota)
 	if root, ok := rootOfName(name); ok {
 		p.roots.remove(xxhash.Sum64(root))

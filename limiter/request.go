@@ -256,6 +256,9 @@ type LimitState struct {
 	// nanoseconds; 0 for concurrency.
 	ResetAt int64
 	Cost    int64 // charge of this request, less what exceeds a bucket's maximum debt
+	// Credit is what is left of the credit of the limit, see [Engine.Grant]. It is set by
+	// Peek only.
+	Credit int64
 	// Reserved is the estimate that the reservation first charged. It is set after
 	// Settle and Cancel only.
 	Reserved int64

@@ -247,14 +247,18 @@ func (p *partition) correct(it *chargeIterator, now Time, target int64) {
 	}
 	p.recordChanged(it.rec, 0) // it has a handle
 	l, b := it.limit, it.bucket
+	within := c.charged <= c.estimate
 	c.charged = target
+	if delta < 0 && c.dropped > 0 { // what the bucket was not charged is refunded first
+		back := min(c.dropped, -delta)
+		c.dropped -= back
+		delta += back
+		if within { // nothing was dropped as debt, so it came from a credit
+			p.returnCredit(it, back, now)
+		}
+	}
 	switch l.Algorithm {
 	case TokenBucket:
-		if delta < 0 { // the dropped part is refunded first
-			back := min(c.dropped, -delta)
-			c.dropped -= back
-			delta += back
-		}
 		over := p.correctBucket(l, b, p.timelineOf(it.rec, it.pos), c.at, delta, it.estimated)
 		c.dropped += over
 		p.stats.overrun(l, over)
@@ -332,6 +336,11 @@ func (p *partition) end(entryID uint32, entry *idEntry, s idState, now Time) {
 // expire ends a lease: it frees the slots and lowers the charge to the input or the
 // progress, whichever is more. A late settle may still correct that.
 func (p *partition) expire(entryID uint32, now Time) {
+	p.expireCharging(entryID, false, now)
+}
+
+// expireCharging is expire, or leaves the charge as it is.
+func (p *partition) expireCharging(entryID uint32, asCharged bool, now Time) {
 	entry := p.entries.at(entryID)
 	res := p.reservations.at(entry.reservation())
 	if res.slice {
@@ -353,6 +362,9 @@ func (p *partition) expire(entryID uint32, now Time) {
 			p.correct(&it, now, 0)
 		case dimRequests, dimCustom:
 		default:
+			if asCharged {
+				continue
+			}
 			if it.windowOver() {
 				continue // nothing can be refunded, so a late settle starts from the full charge
 			}

@@ -12,6 +12,9 @@ type table struct {
 	deleted int32   // positions with tagDeleted
 	depth   uint8   // bits of the prefix that choose this table
 
+	// credited is a state of the partition: there are records of credits, see
+	// memory.credits. It is kept in the first table, as is skip.
+	credited bool
 	// skip is a state of the partition: in how many calls the next one is counted for hot
 	// keys. It is kept in the first table because there is room in its cache lines.
 	skip uint32

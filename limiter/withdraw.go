@@ -181,7 +181,7 @@ func (p *partition) refundCheck(now Time, entryID uint32, entry *idEntry, r *Req
 	for i := range d.assessments {
 		a := &d.assessments[i]
 		// A shadow limit that was exceeded was not charged, which is not remembered.
-		if a.rec != nil && !a.limit.Shadow {
+		if a.rec != nil && !a.limit.Shadow && !p.wasReset(p.accounts.at(entry.account()).root, r, a, entry.age(now), now) {
 			p.recordChanged(a.rec, a.recordID)
 			a.refund(entry.checkCost(r, a.limit.Dimension), entry.age(now), now)
 		}

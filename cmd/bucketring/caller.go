@@ -4,12 +4,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,6 +36,7 @@ type apiCall struct {
 	output  *format
 	tls     *callerTLS
 	body    body
+	hint    string // what to try if the node does not answer; "": the usual
 }
 
 // defaultServer is the default gRPC address of a node.
@@ -95,13 +98,15 @@ func (c *apiCall) do(cmd *cobra.Command, method, target string, text []byte, pri
 	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 	defer cancel()
 
-	node := &remoteService{client: pb.NewRateLimiterClient(conn)}
+	node := &remoteService{client: pb.NewRateLimiterClient(conn), admin: &remoteAdmin{client: pb.NewAdminClient(conn)}}
 	answer, err := node.send(ctx, method, target, text)
 	if err != nil {
 		return err
 	}
-	if answer.status != http.StatusOK && answer.status != http.StatusTooManyRequests {
-		return c.rejected(cmd, server, answer, node.err)
+	switch answer.status {
+	case http.StatusOK, http.StatusAccepted, http.StatusTooManyRequests:
+	default:
+		return c.rejected(cmd, server, answer, cmp.Or(node.err, node.admin.err))
 	}
 	if *c.output == formatJSON {
 		if err := c.streams.indentJSON(answer.body.Bytes()); err != nil {
@@ -125,7 +130,12 @@ func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorde
 		return errorWithHint(errors.New(server+": "+a.message()), tokenHint)
 	case http.StatusNotFound, http.StatusConflict:
 		return errorWithHint(errors.New(a.message()), "")
+	case http.StatusForbidden:
+		return errorWithHint(errors.New(a.message()), "the command on the machine of the node")
 	case http.StatusServiceUnavailable:
+		if said := status.Convert(err).Message(); c.hint != "" && !strings.HasPrefix(said, "connection error") {
+			return errorWithHint(errors.New(said), c.hint)
+		}
 		return errorWithHint(fmt.Errorf("%s did not answer: %s", server, status.Convert(err).Message()),
 			tlsHintOf(err, "start a node there, for example with: bucketring dev"))
 	}
@@ -136,8 +146,10 @@ func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorde
 type remoteService struct {
 	pb.UnimplementedRateLimiterServer
 	client     pb.RateLimiterClient
+	admin      *remoteAdmin
 	decision   *pb.Decision
 	settlement *pb.Settlement
+	peeked     *pb.PeekResponse
 	locations  []*pb.Location
 	hotKeys    *pb.HotKeysResponse
 	err        error
@@ -163,6 +175,11 @@ func (f *remoteService) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Se
 	return f.settlement, f.err
 }
 
+func (f *remoteService) Peek(ctx context.Context, r *pb.PeekRequest) (*pb.PeekResponse, error) {
+	f.peeked, f.err = f.client.Peek(ctx, r)
+	return f.peeked, f.err
+}
+
 func (f *remoteService) Locate(ctx context.Context, r *pb.LocateRequest) (*pb.LocateResponse, error) {
 	var found *pb.LocateResponse
 	found, f.err = f.client.Locate(ctx, r)
@@ -181,7 +198,7 @@ func (f *remoteService) send(ctx context.Context, method, target string, text []
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
 	answer := &responseRecorder{header: http.Header{}}
-	httpapi.New(httpapi.Options{Service: f, Logger: slog.New(slog.DiscardHandler)}).ServeHTTP(answer, r)
+	httpapi.New(httpapi.Options{Service: f, Admin: f.admin, Logger: slog.New(slog.DiscardHandler)}).ServeHTTP(answer, r)
 	return answer, nil
 }
 

@@ -43,8 +43,8 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 denied, 4 unhealthy.`,
 			root.AddCommand(c)
 		}
 	}
-	add(run, newDev(s), newServe(s), newProxy(s), newHealth(s), newForget(s), newCerts(s), newAuth(s))
-	add(ask, newCheck(s), newReserve(s), newSettle(s), newCancel(s), newKeys(s), newTop(s), newStatus(s))
+	add(run, newDev(s), newServe(s), newProxy(s), newHealth(s), newForget(s), newAdmin(s), newCerts(s), newAuth(s))
+	add(ask, newCheck(s), newReserve(s), newSettle(s), newCancel(s), newLimits(s), newKeys(s), newTop(s), newStatus(s))
 	add(policies, newPolicy(s))
 	add(measure, newBench(s), newMockLLM(s))
 	add("", newVersion(s), newCompletion(s))

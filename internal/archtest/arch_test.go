@@ -38,12 +38,13 @@ var allowedImports = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/auth", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/jwtverify", "internal/listenlimit", "internal/overload", "internal/tlsfiles", "internal/tokenfile"},
+	"internal/node":      {"rpc/admin", "internal/audit", "rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/auth", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/jwtverify", "internal/listenlimit", "internal/overload", "internal/tlsfiles", "internal/tokenfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
+	"rpc/admin":                     {"internal/audit", "internal/auth", "rpc/server", "rpc/pb"},
 	"rpc/httpapi":                   {"internal/auth", "internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":                    {"internal/auth", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/server":                    {"internal/nearest", "internal/auth", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":                     {"internal/jwtverify", "internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "rpc/internal/coding"},
 	"rpc/internal/dialect":          {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
@@ -91,6 +92,7 @@ var allowedImports = map[string][]string{
 
 	// Leaves. Every package may import these eight.
 	"internal/amount":      {},
+	"internal/audit":       {},
 	"internal/cputime":     {},
 	"internal/freeport":    {},
 	"internal/keypath":     {},

@@ -56,6 +56,7 @@ type Config struct {
 
 	Auth     string `key:"auth" help:"file or directory that lists who may call: token hashes, client certificates and JWTs, with scopes; reloaded when it changes; empty means that everybody may, so that this node listens on loopback only"`
 	Insecure bool   `key:"insecure" help:"allow listening on other than loopback addresses without credentials"`
+	AuditLog string `key:"audit_log" help:"file for what operators change, as lines of JSON; empty means the log of the node; a change that cannot be written to it is not made"`
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"maximum number of keys in memory"`
 	MaxKeysPerRoot int `key:"max_keys_per_root" help:"maximum number of keys in memory under one root; 0 means a quarter of max_keys, at least 1,000"`

@@ -169,13 +169,15 @@ func (n *Node) EnvoyHTTPAddr() string {
 }
 
 // reloadEnvoy reads rules from files again.
-func (n *Node) reloadEnvoy() {
+func (n *Node) reloadEnvoy() error {
 	if n.envoy == nil || n.envoy.files == nil {
-		return
+		return nil
 	}
-	if err := n.envoy.files.Reload(); err != nil {
+	err := n.envoy.files.Reload()
+	if err != nil {
 		n.envoy.files.logFailure(err)
 	}
+	return err
 }
 
 // EnvoyStatus is the status of Envoy's rate limit service.

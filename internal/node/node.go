@@ -33,6 +33,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/audit"
 	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/journal"
@@ -40,6 +41,7 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/rpc/admin"
 	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/peer"
@@ -97,6 +99,9 @@ type Node struct {
 	router      *peer.Router
 	appliedView appliedView   // the latest view that the router uses
 	envoy       *envoyService // nil: off
+	admin       *admin.Service
+	audit       *audit.Log
+	departure   departure
 
 	connections  *ConnectionLimit
 	streams      *server.StreamLimits
@@ -162,6 +167,9 @@ func (n *Node) assemble() error {
 		return err
 	}
 	if err := n.openEnvoy(); err != nil {
+		return err
+	}
+	if err := n.openAdmin(); err != nil {
 		return err
 	}
 	n.openServers()
@@ -253,7 +261,10 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Access: n.access, Services: n.services(), Server: n.grpcCredentials()})
+	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{
+		Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission,
+		Access: n.access, Services: append(n.services(), n.admin.GRPC()), Server: n.grpcCredentials(),
+	})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.replication.Peer(n.router.Peer()))
 	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
@@ -264,6 +275,7 @@ func (n *Node) openServers() {
 		Status:     func() any { return n.Status() },
 		Partitions: func(ctx context.Context, member string) (any, error) { return n.Partitions(ctx, member) },
 		Forget:     n.Forget,
+		Admin:      n.admin,
 		StatusPage: n.statusPage,
 		Rejections: n.rejections,
 		Admission:  n.admission,

@@ -30,26 +30,39 @@ func policyHint(err error, c *config.Config) error {
 	return fmt.Errorf("%w\nrepair it, or start with the file of a policy", err)
 }
 
-// Reload reads the policy, the callers, Envoy's rules, the cluster keys and the JWT keys of the
-// proxy again. An invalid file changes nothing and is logged; the status and the
-// metrics show an invalid policy and invalid rules.
-func (n *Node) Reload() {
+// Reload reads the policy, the callers, Envoy's rules, the cluster keys and the JWT keys of
+// the proxy again, and opens the audit log again. An invalid file changes nothing and is logged;
+// the status and the metrics show an invalid policy and invalid rules. It returns what was
+// not read, and why.
+func (n *Node) Reload() (problems []string) {
 	if err := n.policies.Reload(); err != nil {
 		n.log.Error("policy not reloaded", "path", n.policies.Name(), "error", err)
+		problems = append(problems, "policy not reloaded: "+err.Error())
 	}
-	_ = n.access.Reload() // which logs
+	if err := n.access.Reload(); err != nil { // which it has logged
+		problems = append(problems, "callers not reloaded: "+err.Error())
+	}
 	if n.proxy != nil {
 		if err := n.proxy.Reload(); err != nil {
 			n.log.Error("JWT keys not reloaded", "error", err)
+			problems = append(problems, "JWT keys not reloaded: "+err.Error())
 		}
 	}
-	n.reloadEnvoy()
+	if err := n.reloadEnvoy(); err != nil {
+		problems = append(problems, "envoy rules not reloaded: "+err.Error())
+	}
 	switch changed, err := n.keys.reload(n.cluster); {
 	case err != nil:
 		n.log.Error("cluster keys not reloaded", "path", n.config.ClusterKeyFile, "error", err)
+		problems = append(problems, "cluster keys not reloaded: "+err.Error())
 	case changed:
 		n.log.Info("cluster keys changed", "path", n.config.ClusterKeyFile, "fingerprints", fmt.Sprint(n.cluster.KeyIDs()))
 	}
+	if err := n.audit.Reopen(); err != nil {
+		n.log.Error("audit log not opened again", "error", err)
+		problems = append(problems, "audit log not opened again: "+err.Error())
+	}
+	return problems
 }
 
 // policyCollector exports the policy in force and the state of its reloads.

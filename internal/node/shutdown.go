@@ -27,7 +27,7 @@ func (n *Node) pushDrain() {
 		time.Sleep(n.config.DrainDelay)
 		return nil
 	})
-	n.cleanups.push("leave the ring", n.leaveRing)
+	n.cleanups.push("leave the ring", n.leaveRingOnce)
 	n.cleanups.push("turn unready", func() error {
 		n.setPhase(draining)
 		n.log.Info("shutting down", "drain_delay", n.config.DrainDelay, "timeout", n.config.ShutdownTimeout)

@@ -23,6 +23,8 @@ type account struct {
 	log    []*charge
 	window window // fixed window: the latest one with a charge
 
+	credit credit
+
 	levels []*big.Rat // token bucket: the level right after log[i], for the first entries
 	cached struct {   // the last result of windowAt
 		limit limiter.Limit

@@ -23,6 +23,9 @@ func (a *assessment) denial(now limiter.Time, cost *big.Int) (limiter.Reason, ti
 	if a.limit.Dimension == limiter.Spend && !a.request.Plan.Rates.Priced && (a.request.InputTokens > 0 || a.request.OutputTokens > 0) {
 		return limiter.NoPrice, -1
 	}
+	if _, ok := a.covers(now, cost); ok {
+		return limiter.NoReason, 0
+	}
 	c := ratOf(cost)
 	switch {
 	case a.limit.Closed && c.Sign() > 0:
@@ -169,6 +172,7 @@ func (a *account) state(now limiter.Time, l limiter.Limit, scope string) limiter
 		Debt:      max(0, saturated(new(big.Int).Neg(floor(left)))),
 		ResetAt:   now.Wall,
 	}
+
 	switch l.Algorithm {
 	case limiter.TokenBucket:
 		if l.Amount > 0 {

@@ -132,8 +132,9 @@ func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, 
 // charge charges the cost of an assessment. If the request is forced and the cost exceeds
 // the maximum debt of a bucket, it lowers the cost to what is charged.
 func (o *Oracle) charge(now limiter.Time, a *assessment) *charge {
-	before := a.account.used(now)
-	c := a.account.add(now, a.cost)
+	before, credited := a.account.used(now), a.credited(now, a.cost)
+	a.account.credit.left -= credited.Int64()
+	c := a.account.add(now, new(big.Int).Sub(a.cost, credited))
 	if !a.request.Force {
 		return c
 	}
@@ -153,6 +154,11 @@ func (o *Oracle) Peek(now limiter.Time, r *limiter.Request) limiter.Decision {
 	request := limiter.Request{Key: r.Key, Model: r.Model, Plan: r.Plan}
 	assessments := o.assess(&request, false)
 	d := limiter.Decision{Outcome: limiter.Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: states(now, assessments)}
+	for i, a := range assessments {
+		if c := a.account.credit; now.Wall < c.end {
+			d.Limits[i].Credit = c.left
+		}
+	}
 	d.Binding = binding(d, assessments)
 	return d
 }

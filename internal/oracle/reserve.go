@@ -30,7 +30,8 @@ type heldCharge struct {
 	window  window   // fixed window: of the reserve
 	first   *big.Int // the charge at reserve time
 	target  *big.Int // the charge by the latest report
-	charged *big.Int // target less what exceeded the maximum debt
+	charged *big.Int // target less what exceeded the maximum debt, or came from a credit
+	credit  *big.Int // what came from a credit
 	minimum *big.Int // the charge after expiry without progress
 }
 
@@ -65,12 +66,16 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 	res := &reservation{identity: request, request: *r, status: limiter.Held}
 	res.deadline = now.Mono + res.ttl()
 	for _, a := range assessments {
-		h := &heldCharge{assessment: a, first: new(big.Int), target: new(big.Int), charged: new(big.Int), minimum: a.costAt(0)}
+		h := &heldCharge{assessment: a, first: new(big.Int), target: new(big.Int), charged: new(big.Int), credit: new(big.Int), minimum: a.costAt(0)}
 		if a.reason == limiter.NoReason {
 			h.target = a.cost
 			h.charge = o.charge(now, a)
 			h.charge.live = true
 			h.first, h.charged = a.cost, a.cost
+			if !r.Force {
+				h.charged = h.charge.amount
+				h.credit = new(big.Int).Sub(a.cost, h.charged)
+			}
 			h.window = h.charge.window
 		}
 		res.charges = append(res.charges, h)
@@ -209,13 +214,14 @@ func (o *Oracle) correct(now limiter.Time, h *heldCharge, amount *big.Int) {
 	if h.charge == nil || h.limit.Algorithm == limiter.Concurrency {
 		return
 	}
+	h.refund(now, amount)
 	a, more := h.account, new(big.Int).Sub(amount, h.target)
 	switch {
 	case a.limit.Algorithm == limiter.FixedWindow && a.current(now) != h.window:
 		if more.Sign() > 0 {
 			a.add(now, more).lowest = new(big.Int) // not an admission
 		}
-		h.target, h.charged = amount, amount
+		h.target, h.charged = amount, new(big.Int).Sub(amount, h.credit)
 	case a.limit.Algorithm == limiter.TokenBucket && more.Sign() > 0:
 		before := a.used(now)
 		a.correct(h.charge, new(big.Int).Add(h.charged, more))
@@ -227,6 +233,9 @@ func (o *Oracle) correct(now limiter.Time, h *heldCharge, amount *big.Int) {
 		h.target = amount
 		if h.charged.Cmp(amount) > 0 || a.limit.Algorithm != limiter.TokenBucket {
 			h.charged = amount // the dropped part is refunded first
+			if a.limit.Algorithm != limiter.TokenBucket {
+				h.charged = new(big.Int).Sub(amount, h.credit)
+			}
 		}
 		a.correct(h.charge, h.charged)
 	}

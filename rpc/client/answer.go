@@ -99,6 +99,7 @@ type LimitState struct {
 	Window    time.Duration // 0 for concurrent
 	ResetAt   time.Time     // when all of it is available again; zero for concurrent
 	Cost      int64         // of this call
+	Credit    int64         // left of a one-off credit; of a peek only
 	Shadow    bool          // counted and reported, but never denies
 	Exceeded  bool          // denies the call, or would do so without Shadow
 	Hidden    bool          // its numbers are not for callers: the policy says show: false
@@ -224,6 +225,7 @@ func (r *answerReader) limits(in []*pb.LimitState) []LimitState {
 		s.Shadow = l.GetShadow()
 		s.Hidden = l.GetHidden()
 		s.PerModel = l.GetPerModel()
+		s.Credit = l.GetCredit()
 		s.Exceeded = l.GetExceeded()
 		if at := l.GetResetAt(); at.GetSeconds() != 0 || at.GetNanos() != 0 {
 			s.ResetAt = at.AsTime()

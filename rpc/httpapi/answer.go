@@ -61,6 +61,7 @@ type limitJSON struct {
 	Remaining int64  `json:"remaining"`
 	ResetAt   string `json:"reset_at,omitempty"`
 	Debt      int64  `json:"debt,omitempty"`
+	Credit    int64  `json:"credit,omitempty"` // left of a one-off credit, of a peek only
 	Shadow    bool   `json:"shadow,omitempty"`
 	Exceeded  bool   `json:"exceeded,omitempty"`
 	Hidden    bool   `json:"hidden,omitempty"`    // its numbers are not for callers
@@ -132,6 +133,7 @@ func limitOf(l *pb.LimitState) limitJSON {
 		Remaining: l.GetRemaining(),
 		ResetAt:   explain.FormatTime(timeOf(l.GetResetAt())),
 		Debt:      l.GetDebt(),
+		Credit:    l.GetCredit(),
 		Shadow:    l.GetShadow(),
 		Exceeded:  l.GetExceeded(),
 		Hidden:    l.GetHidden(),

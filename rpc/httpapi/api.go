@@ -50,6 +50,8 @@ type Options struct {
 	// without votes. Errors: [*UnknownMemberError], [*ForgetRefusedError], or that the state
 	// of the members is not known. Nil: there is no such path.
 	Forget func(ctx context.Context, member string, force bool) (Forgotten, error)
+	// Admin serves operators. Nil: there are no paths for them.
+	Admin pb.AdminServer
 	// StatusPage returns what /status shows to browsers. Nil: they get JSON.
 	StatusPage func() statuspage.Status
 	// Access decides who may call. Nil: everybody.
@@ -76,7 +78,7 @@ func New(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, partitions: o.Partitions, forget: o.Forget, log: o.Logger, rejections: o.Rejections, admission: o.Admission, access: o.Access}
+	a := &api{service: o.Service, now: o.Now, ready: o.Ready, safe: o.Safe, status: o.Status, page: o.StatusPage, partitions: o.Partitions, forget: o.Forget, admin: o.Admin, log: o.Logger, rejections: o.Rejections, admission: o.Admission, access: o.Access}
 	a.bodies = share.New(share.Limits{Total: maxBodies, PerAddress: maxBodiesPerAddress})
 	a.buffers.New = func() any { return new(bytes.Buffer) }
 	a.routes = map[string]route{
@@ -100,6 +102,9 @@ func New(o Options) http.Handler {
 	}
 	if o.Forget != nil {
 		a.routes["/v1/forget"] = route{http.MethodPost, a.forgetMember}
+	}
+	if o.Admin != nil {
+		a.adminRoutes()
 	}
 	if o.Metrics != nil {
 		a.routes["/metrics"] = route{http.MethodGet, func(w http.ResponseWriter, r *http.Request) error {
@@ -151,6 +156,7 @@ type api struct {
 	partitions func(context.Context, string) (any, error)
 	forget     func(context.Context, string, bool) (Forgotten, error)
 
+	admin   pb.AdminServer // nil: none
 	log     *slog.Logger
 	bodies  *share.Budget // bytes of large bodies in memory
 	routes  map[string]route

@@ -1048,7 +1048,10 @@ type LimitState struct {
 	// the service that asks, which must not pass them on.
 	Hidden bool `protobuf:"varint,14,opt,name=hidden,proto3" json:"hidden,omitempty"`
 	// Counts each model on its own.
-	PerModel      bool `protobuf:"varint,15,opt,name=per_model,json=perModel,proto3" json:"per_model,omitempty"`
+	PerModel bool `protobuf:"varint,15,opt,name=per_model,json=perModel,proto3" json:"per_model,omitempty"`
+	// What is left of a one-off credit, from which calls take what the limit has no room
+	// for. Peek only.
+	Credit        int64 `protobuf:"varint,16,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1186,6 +1189,13 @@ func (x *LimitState) GetPerModel() bool {
 		return x.PerModel
 	}
 	return false
+}
+
+func (x *LimitState) GetCredit() int64 {
+	if x != nil {
+		return x.Credit
+	}
+	return 0
 }
 
 type Settlement struct {
@@ -1598,6 +1608,7 @@ type Item struct {
 	//	*Item_Count
 	//	*Item_SliceReturn
 	//	*Item_SliceRecall
+	//	*Item_Admin
 	Call isItem_Call `protobuf_oneof:"call"`
 	// What was left of the caller's deadline when the batch was sent, in
 	// nanoseconds. 0: nothing is known of a deadline.
@@ -1732,6 +1743,15 @@ func (x *Item) GetSliceRecall() *SliceRecall {
 	return nil
 }
 
+func (x *Item) GetAdmin() *AdminCall {
+	if x != nil {
+		if x, ok := x.Call.(*Item_Admin); ok {
+			return x.Admin
+		}
+	}
+	return nil
+}
+
 func (x *Item) GetTimeoutNanos() int64 {
 	if x != nil {
 		return x.TimeoutNanos
@@ -1813,6 +1833,11 @@ type Item_SliceRecall struct {
 	SliceRecall *SliceRecall `protobuf:"bytes,13,opt,name=slice_recall,json=sliceRecall,proto3,oneof"`
 }
 
+type Item_Admin struct {
+	// Members only: by an operator.
+	Admin *AdminCall `protobuf:"bytes,15,opt,name=admin,proto3,oneof"`
+}
+
 func (*Item_Check) isItem_Call() {}
 
 func (*Item_Reserve) isItem_Call() {}
@@ -1828,6 +1853,8 @@ func (*Item_Count) isItem_Call() {}
 func (*Item_SliceReturn) isItem_Call() {}
 
 func (*Item_SliceRecall) isItem_Call() {}
+
+func (*Item_Admin) isItem_Call() {}
 
 // SliceReturn ends a slice. The owner gives back what was lent, and charges what was spent.
 // A return that arrives again changes nothing.
@@ -2217,6 +2244,7 @@ type Result struct {
 	//	*Result_Redirect
 	//	*Result_Counted
 	//	*Result_SliceEnded
+	//	*Result_Admin
 	Result isResult_Result `protobuf_oneof:"result"`
 	// The term of the partition at the member that answered.
 	Term uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
@@ -2326,6 +2354,15 @@ func (x *Result) GetSliceEnded() *SliceEnded {
 	return nil
 }
 
+func (x *Result) GetAdmin() *AdminAnswer {
+	if x != nil {
+		if x, ok := x.Result.(*Result_Admin); ok {
+			return x.Admin
+		}
+	}
+	return nil
+}
+
 func (x *Result) GetTerm() uint64 {
 	if x != nil {
 		return x.Term
@@ -2373,6 +2410,10 @@ type Result_SliceEnded struct {
 	SliceEnded *SliceEnded `protobuf:"bytes,9,opt,name=slice_ended,json=sliceEnded,proto3,oneof"`
 }
 
+type Result_Admin struct {
+	Admin *AdminAnswer `protobuf:"bytes,10,opt,name=admin,proto3,oneof"`
+}
+
 func (*Result_Decision) isResult_Result() {}
 
 func (*Result_Settlement) isResult_Result() {}
@@ -2386,6 +2427,8 @@ func (*Result_Redirect) isResult_Result() {}
 func (*Result_Counted) isResult_Result() {}
 
 func (*Result_SliceEnded) isResult_Result() {}
+
+func (*Result_Admin) isResult_Result() {}
 
 // SliceEnded answers a return and a recall.
 type SliceEnded struct {
@@ -3557,7 +3600,7 @@ var File_bucketring_v1_bucketring_proto protoreflect.FileDescriptor
 
 const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\n" +
-	"\x1ebucketring/v1/bucketring.proto\x12\rbucketring.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x02\n" +
+	"\x1ebucketring/v1/bucketring.proto\x12\rbucketring.v1\x1a\x19bucketring/v1/admin.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x02\n" +
 	"\fCheckRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
@@ -3658,7 +3701,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\fbound_output\x18\r \x01(\bR\vboundOutputB\x18\n" +
 	"\x16_granted_output_tokensB\n" +
 	"\n" +
-	"\b_binding\"\xbd\x03\n" +
+	"\b_binding\"\xd5\x03\n" +
 	"\n" +
 	"LimitState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
@@ -3676,7 +3719,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\bexceeded\x18\f \x01(\bR\bexceeded\x12\x1a\n" +
 	"\bcapacity\x18\r \x01(\x03R\bcapacity\x12\x16\n" +
 	"\x06hidden\x18\x0e \x01(\bR\x06hidden\x12\x1b\n" +
-	"\tper_model\x18\x0f \x01(\bR\bperModel\"\x95\x02\n" +
+	"\tper_model\x18\x0f \x01(\bR\bperModel\x12\x16\n" +
+	"\x06credit\x18\x10 \x01(\x03R\x06credit\"\x95\x02\n" +
 	"\n" +
 	"Settlement\x12\x1d\n" +
 	"\n" +
@@ -3705,7 +3749,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
-	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\x9e\x05\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xd0\x05\n" +
 	"\x04Item\x123\n" +
 	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
 	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
@@ -3714,7 +3758,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x04peek\x18\x05 \x01(\v2\x1a.bucketring.v1.PeekRequestH\x00R\x04peek\x123\n" +
 	"\x05count\x18\t \x01(\v2\x1b.bucketring.v1.CountRequestH\x00R\x05count\x12?\n" +
 	"\fslice_return\x18\f \x01(\v2\x1a.bucketring.v1.SliceReturnH\x00R\vsliceReturn\x12?\n" +
-	"\fslice_recall\x18\r \x01(\v2\x1a.bucketring.v1.SliceRecallH\x00R\vsliceRecall\x12#\n" +
+	"\fslice_recall\x18\r \x01(\v2\x1a.bucketring.v1.SliceRecallH\x00R\vsliceRecall\x120\n" +
+	"\x05admin\x18\x0f \x01(\v2\x18.bucketring.v1.AdminCallH\x00R\x05admin\x12#\n" +
 	"\rtimeout_nanos\x18\x06 \x01(\x03R\ftimeoutNanos\x12\x12\n" +
 	"\x04term\x18\a \x01(\x04R\x04term\x12\x16\n" +
 	"\x06replay\x18\b \x01(\bR\x06replay\x12\x18\n" +
@@ -3752,7 +3797,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\aAnswers\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12/\n" +
-	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\xd4\x03\n" +
+	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\x88\x04\n" +
 	"\x06Result\x125\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.bucketring.v1.DecisionH\x00R\bdecision\x12;\n" +
 	"\n" +
@@ -3763,7 +3808,9 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\bredirect\x18\x05 \x01(\v2\x17.bucketring.v1.RedirectH\x00R\bredirect\x122\n" +
 	"\acounted\x18\a \x01(\v2\x16.bucketring.v1.CountedH\x00R\acounted\x12<\n" +
 	"\vslice_ended\x18\t \x01(\v2\x19.bucketring.v1.SliceEndedH\x00R\n" +
-	"sliceEnded\x12\x12\n" +
+	"sliceEnded\x122\n" +
+	"\x05admin\x18\n" +
+	" \x01(\v2\x1a.bucketring.v1.AdminAnswerH\x00R\x05admin\x12\x12\n" +
 	"\x04term\x18\x06 \x01(\x04R\x04term\x12*\n" +
 	"\x05slice\x18\b \x01(\v2\x14.bucketring.v1.SliceR\x05sliceB\b\n" +
 	"\x06result\"\f\n" +
@@ -3961,6 +4008,8 @@ var file_bucketring_v1_bucketring_proto_goTypes = []any{
 	nil,                           // 43: bucketring.v1.SettleRequest.CostsEntry
 	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
 	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*AdminCall)(nil),             // 46: bucketring.v1.AdminCall
+	(*AdminAnswer)(nil),           // 47: bucketring.v1.AdminAnswer
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
 	41, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
@@ -3990,52 +4039,54 @@ var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
 	22, // 24: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
 	19, // 25: bucketring.v1.Item.slice_return:type_name -> bucketring.v1.SliceReturn
 	21, // 26: bucketring.v1.Item.slice_recall:type_name -> bucketring.v1.SliceRecall
-	5,  // 27: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
-	20, // 28: bucketring.v1.SliceReturn.kept:type_name -> bucketring.v1.KeptReservation
-	6,  // 29: bucketring.v1.KeptReservation.request:type_name -> bucketring.v1.ReserveRequest
-	4,  // 30: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
-	24, // 31: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
-	10, // 32: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
-	12, // 33: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 34: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
-	14, // 35: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
-	28, // 36: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
-	27, // 37: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
-	25, // 38: bucketring.v1.Result.slice_ended:type_name -> bucketring.v1.SliceEnded
-	26, // 39: bucketring.v1.Result.slice:type_name -> bucketring.v1.Slice
-	2,  // 40: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
-	31, // 41: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
-	34, // 42: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	37, // 43: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
-	40, // 44: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
-	11, // 45: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
-	39, // 46: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
-	38, // 47: bucketring.v1.HotKey.holders:type_name -> bucketring.v1.SliceHolder
-	5,  // 48: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 49: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 50: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 51: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 52: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 53: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
-	17, // 54: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	29, // 55: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	32, // 56: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	35, // 57: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
-	10, // 58: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 59: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 60: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 61: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 62: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	16, // 63: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
-	23, // 64: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	30, // 65: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	33, // 66: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	36, // 67: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
-	58, // [58:68] is the sub-list for method output_type
-	48, // [48:58] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	46, // 27: bucketring.v1.Item.admin:type_name -> bucketring.v1.AdminCall
+	5,  // 28: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
+	20, // 29: bucketring.v1.SliceReturn.kept:type_name -> bucketring.v1.KeptReservation
+	6,  // 30: bucketring.v1.KeptReservation.request:type_name -> bucketring.v1.ReserveRequest
+	4,  // 31: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
+	24, // 32: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	10, // 33: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	12, // 34: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	13, // 35: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	14, // 36: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	28, // 37: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	27, // 38: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
+	25, // 39: bucketring.v1.Result.slice_ended:type_name -> bucketring.v1.SliceEnded
+	47, // 40: bucketring.v1.Result.admin:type_name -> bucketring.v1.AdminAnswer
+	26, // 41: bucketring.v1.Result.slice:type_name -> bucketring.v1.Slice
+	2,  // 42: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
+	31, // 43: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	34, // 44: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	37, // 45: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
+	40, // 46: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
+	11, // 47: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
+	39, // 48: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
+	38, // 49: bucketring.v1.HotKey.holders:type_name -> bucketring.v1.SliceHolder
+	5,  // 50: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	6,  // 51: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	7,  // 52: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	8,  // 53: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	9,  // 54: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	15, // 55: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	17, // 56: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	29, // 57: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	32, // 58: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	35, // 59: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
+	10, // 60: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	10, // 61: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	12, // 62: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	12, // 63: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	13, // 64: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	16, // 65: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	23, // 66: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	30, // 67: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	33, // 68: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	36, // 69: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
+	60, // [60:70] is the sub-list for method output_type
+	50, // [50:60] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -4043,6 +4094,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 	if File_bucketring_v1_bucketring_proto != nil {
 		return
 	}
+	file_bucketring_v1_admin_proto_init()
 	file_bucketring_v1_bucketring_proto_msgTypes[0].OneofWrappers = []any{}
 	file_bucketring_v1_bucketring_proto_msgTypes[1].OneofWrappers = []any{}
 	file_bucketring_v1_bucketring_proto_msgTypes[2].OneofWrappers = []any{}
@@ -4056,6 +4108,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Item_Count)(nil),
 		(*Item_SliceReturn)(nil),
 		(*Item_SliceRecall)(nil),
+		(*Item_Admin)(nil),
 	}
 	file_bucketring_v1_bucketring_proto_msgTypes[19].OneofWrappers = []any{
 		(*Result_Decision)(nil),
@@ -4065,6 +4118,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Result_Redirect)(nil),
 		(*Result_Counted)(nil),
 		(*Result_SliceEnded)(nil),
+		(*Result_Admin)(nil),
 	}
 	file_bucketring_v1_bucketring_proto_msgTypes[33].OneofWrappers = []any{
 		(*SliceHolder_Member)(nil),

@@ -85,5 +85,10 @@ func (r *Router) countInFallback(c *call.Call) *pb.Result {
 // isUnknownCount reports whether the owner does not know what a count is, as
 // members of an earlier version do not.
 func isUnknownCount(f *forward, result *pb.Result) bool {
-	return f.Kind == call.Count && code(result) == codes.InvalidArgument && result.GetError().GetField() == "call"
+	return f.Kind == call.Count && isUnknownCall(result)
+}
+
+// isUnknownCall reports whether a member does not know what a call is.
+func isUnknownCall(result *pb.Result) bool {
+	return code(result) == codes.InvalidArgument && result.GetError().GetField() == "call"
 }

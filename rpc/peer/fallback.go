@@ -54,6 +54,10 @@ func (r *Router) fallBack(f *forward, why cause) {
 		f.result = unavailable("the owner cannot be reached: " + string(why))
 		return
 	}
+	if f.Kind == call.Admin { // only the owner knows the state of the key
+		f.result = unavailable("the owner of the key cannot be reached (" + string(why) + "): it is not known whether a change was made; send it again with the same request_id")
+		return
+	}
 	r.metrics.fellBack(why, f.Kind)
 	switch f.Kind {
 	case call.Settle, call.Cancel:

@@ -202,7 +202,11 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 		return
 	}
 	route := routeOf(f.Kind, result)
-	if result.GetError() == nil && route == nil && (f.Kind != call.SliceReturn || result.GetSliceEnded() == nil) || isUnknownCount(f, result) {
+	if f.Kind == call.Admin && isUnknownCall(result) {
+		f.result = server.Failed(grpcstatus.Errorf(codes.FailedPrecondition, "%s, the owner of the key, runs a version without administration: upgrade it", f.to.Name))
+		return
+	}
+	if result.GetError() == nil && route == nil && !isAnswerWithoutRoute(f.Kind, result) || isUnknownCount(f, result) {
 		r.fallBack(f, causeBroken) // no answer to this call: the member has another version
 		return
 	}
@@ -210,6 +214,12 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 		*route = pb.Route_ROUTE_FORWARD
 	}
 	f.result = result
+}
+
+// isAnswerWithoutRoute reports whether result is an answer to a call of kind k, of which no
+// answer has a route.
+func isAnswerWithoutRoute(k call.Kind, result *pb.Result) bool {
+	return k == call.SliceReturn && result.GetSliceEnded() != nil || k == call.Admin && result.GetAdmin() != nil
 }
 
 // follow follows a redirect, once. If the owner has changed since f was sent,

@@ -28,6 +28,7 @@ func (r *Router) decide(ctx context.Context, calls []call.Call, results *server.
 	if r.lender.outstanding.Load() == 0 {
 		r.local.Decide(calls, results)
 	} else {
+		r.recallFor(ctx, calls)
 		began := time.Now()
 		results.KeepDenials()
 		r.local.Decide(calls, results)
@@ -38,6 +39,7 @@ func (r *Router) decide(ctx context.Context, calls []call.Call, results *server.
 		}
 		r.local.CountDenials(results, took)
 	}
+	r.completeStates(calls, results)
 	r.lend(calls, results)
 }
 

@@ -129,6 +129,7 @@ func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
 		p.Remaining = from.Remaining
 		p.Debt = from.Debt
 		p.Cost = from.Cost
+		p.Credit = from.Credit
 		p.Shadow = from.Shadow
 		p.Hidden = from.Hidden
 		p.PerModel = from.PerModel

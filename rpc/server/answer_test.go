@@ -107,7 +107,7 @@ func TestEveryFieldIsFilled(t *testing.T) {
 	s := &Service{owner: "node1", route: pb.Route_ROUTE_LOCAL}
 	full := limiter.LimitState{
 		Name: "n", Dimension: "d", Scope: "s", Algorithm: 1, Limit: 1, Capacity: 2, Remaining: 3, Debt: 4, Window: 5, ResetAt: 6,
-		Cost: 7, Reserved: 8, Shadow: true, Exceeded: true, Hidden: true, PerModel: true,
+		Cost: 7, Credit: 9, Reserved: 8, Shadow: true, Exceeded: true, Hidden: true, PerModel: true,
 	}
 	answers := map[protoreflect.Name]bool{"error": true, "redirect": true} // not from a call
 	for _, c := range []*scratch{
@@ -116,6 +116,7 @@ func TestEveryFieldIsFilled(t *testing.T) {
 		{kind: call.Settle, callerID: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
 		{kind: call.Peek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
 		{kind: call.SliceReturn},
+		{kind: call.Admin, admin: admin{answer: &pb.AdminAnswer{Answer: &pb.AdminAnswer_Change{Change: &pb.Change{}}}}},
 		{kind: call.Count, count: limiter.CountRequest{Limit: 1}, counted: limiter.CountResult{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
 	} {
 		c.request.ID = "i"
@@ -130,6 +131,8 @@ func TestEveryFieldIsFilled(t *testing.T) {
 			absent = append(absent, "granted_output_tokens", "bound_output")
 		case call.Reserve:
 			absent = append(absent, "retry_after")
+		case call.Admin:
+			absent = append(absent, "state") // the other answer
 		}
 		fieldtest.Set(t, c.kind.String(), answer.Interface(), absent, marshal(t, answer.Interface()))
 		if limits := answer.Descriptor().Fields().ByName("limits"); limits != nil {

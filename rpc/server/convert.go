@@ -30,6 +30,7 @@ type scratch struct {
 	tries   bool // a count does: [limiter.CountRequest].Try
 
 	ended sliceReturn
+	admin admin
 }
 
 func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
@@ -45,6 +46,8 @@ func (s *Service) release(x *scratch) {
 		x.count, x.counted = limiter.CountRequest{}, limiter.CountResult{}
 	case call.SliceReturn:
 		x.ended = sliceReturn{}
+	case call.Admin:
+		x.admin, x.request, x.plan = admin{}, limiter.Request{}, limiter.Plan{}
 	case call.Settle, call.Cancel:
 		x.used = limiter.Usage{}
 		if x.request.Key != "" { // of a check to withdraw
@@ -89,6 +92,8 @@ func (x *scratch) validate(c *call.Call) error {
 		return x.returned(c.SliceReturn())
 	case call.SliceRecall:
 		return errRecall
+	case call.Admin:
+		return x.operator(c.Admin())
 	}
 	return x.hits(c.Count(), c.RequestID)
 }

@@ -52,7 +52,7 @@ func (m *replies) make(r *Results) {
 			seen++
 		case x.kind == call.Count:
 			counted++
-		case x.kind == call.SliceReturn:
+		case x.kind == call.SliceReturn, x.kind == call.Admin:
 		default:
 			decisions++
 		}
@@ -83,6 +83,8 @@ func (m *replies) result(s *Service, x *scratch) *pb.Result {
 		return r.fill(s, x)
 	case call.SliceReturn:
 		return SliceEnded()
+	case call.Admin:
+		return x.admin.result()
 	}
 	r := &m.decisions[0]
 	m.decisions = m.decisions[1:]
@@ -101,6 +103,8 @@ func (s *Service) result(x *scratch) *pb.Result {
 		return new(countedReply).fill(s, x)
 	case call.SliceReturn:
 		return SliceEnded()
+	case call.Admin:
+		return x.admin.result()
 	}
 	switch n := len(x.decision.Limits); {
 	case n <= 4:

@@ -130,7 +130,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 		switch {
 		case x.kind == call.Check && len(calls) > 1:
 			results.checks.add(i, x)
-		case x.kind.EndsReservation() || x.kind == call.Peek || x.kind == call.SliceReturn:
+		case x.kind.EndsReservation() || x.kind == call.Peek || x.kind == call.SliceReturn || x.kind == call.Admin:
 		case results.keepsDenials && x.isDenial():
 			r.uncounted = true
 		case s.countDecision(x):
@@ -182,6 +182,8 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 		return s.engine.Count(now, &x.count, &x.counted)
 	case call.SliceReturn:
 		return s.endSlice(now, x)
+	case call.Admin:
+		return s.operate(now, x)
 	}
 	if err := s.resolve(now, x); err != nil {
 		return err

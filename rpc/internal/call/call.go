@@ -32,12 +32,14 @@ const (
 	SliceReturn
 	// SliceRecall asks a member to return the slices of a key.
 	SliceRecall
+	// Admin is by an operator: the owner of the key shows or changes its state.
+	Admin
 )
 
 // Kinds lists all kinds but the zero one.
-var Kinds = [...]Kind{Check, Reserve, Settle, Cancel, Peek, Count, SliceReturn, SliceRecall}
+var Kinds = [...]Kind{Check, Reserve, Settle, Cancel, Peek, Count, SliceReturn, SliceRecall, Admin}
 
-var kindNames = [...]string{"none", "check", "reserve", "settle", "cancel", "peek", "count", "slice_return", "slice_recall"}
+var kindNames = [...]string{"none", "check", "reserve", "settle", "cancel", "peek", "count", "slice_return", "slice_recall", "admin"}
 
 // String returns the name of the kind, as labels have it.
 func (k Kind) String() string { return kindNames[k] }
@@ -143,6 +145,8 @@ func Of(r proto.Message) Call {
 		c = Call{Kind: SliceReturn, request: q}
 	case *pb.SliceRecall:
 		c = Call{Kind: SliceRecall, request: q}
+	case *pb.AdminCall:
+		c = Call{Kind: Admin, request: q}
 	default:
 		panic(fmt.Sprintf("call: %T is not a request", r))
 	}
@@ -180,6 +184,8 @@ func FromItem(item *pb.Item, origin Origin) Call {
 		c = Of(q.SliceReturn)
 	case *pb.Item_SliceRecall:
 		c = Of(q.SliceRecall)
+	case *pb.Item_Admin:
+		c = Of(q.Admin)
 	}
 	c.Origin, c.Replay, c.Attempt, c.Term = origin, item.GetReplay(), item.GetAttempt(), item.GetTerm()
 	if c.Kind == Cancel && c.Attempt != 0 {
@@ -196,6 +202,8 @@ func FromItem(item *pb.Item, origin Origin) Call {
 			c.Err = &limiter.FieldError{Field: "replay", Value: "true", Problem: "is for members"}
 		case c.Kind == Count:
 			c.Err = &limiter.FieldError{Field: "call", Value: "count", Problem: "is for members"}
+		case c.Kind == Admin:
+			c.Err = &limiter.FieldError{Field: "call", Value: "admin", Problem: "is for members: use the service Admin"}
 		}
 	}
 	return c
@@ -223,6 +231,9 @@ func (c *Call) Cancel() *pb.CancelRequest { q, _ := c.request.(*pb.CancelRequest
 
 // SliceReturn returns the request of a return of a slice.
 func (c *Call) SliceReturn() *pb.SliceReturn { q, _ := c.request.(*pb.SliceReturn); return q }
+
+// Admin returns the request of an operator.
+func (c *Call) Admin() *pb.AdminCall { q, _ := c.request.(*pb.AdminCall); return q }
 
 // Held reports whether the call is a settle or a cancel of a reservation that the decider made
 // from a slice.
@@ -297,12 +308,14 @@ func itemOf(r request) *pb.Item {
 		item.Call = &pb.Item_SliceReturn{SliceReturn: q}
 	case *pb.SliceRecall:
 		item.Call = &pb.Item_SliceRecall{SliceRecall: q}
+	case *pb.AdminCall:
+		item.Call = &pb.Item_Admin{Admin: q}
 	}
 	return item
 }
 
 // withID returns a copy of r with another request id. A peek, and what is sent about a
-// slice, have none.
+// slice, have none, and an operator's is in the call.
 func withID(r request, id string) request {
 	m := proto.Clone(r)
 	switch q := m.(type) {

@@ -26,7 +26,7 @@ const (
 // need. A give-back does not overtake the hits that it takes off.
 func classOf(item *pb.Item) class {
 	switch c := item.GetCall().(type) {
-	case *pb.Item_Settle, *pb.Item_Cancel, *pb.Item_SliceReturn, *pb.Item_SliceRecall:
+	case *pb.Item_Settle, *pb.Item_Cancel, *pb.Item_SliceReturn, *pb.Item_SliceRecall, *pb.Item_Admin:
 		return urgent
 	case *pb.Item_Count:
 		if c.Count.GetGiveBack() {
