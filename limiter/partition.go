@@ -58,6 +58,8 @@ type memory struct {
 	changes      changes      // since they are tracked
 	reading      *StateWriter // of the message in progress, or nil
 	slices       uint32       // entries of slices
+	labels       uint32       // reservations with a label
+	forLedger    *ledgerMemory
 }
 
 func newPartition(e *Engine) partition {

@@ -36,6 +36,7 @@ import (
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/listenlimit"
+	"github.com/bucketring/bucketring/internal/usagelog"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
@@ -82,6 +83,7 @@ type Node struct {
 	lists          *changeLists
 	journal        *journal.Journal // nil: memory only
 	registry       *prometheus.Registry
+	usage          *usagelog.Log // nil: none
 
 	boot        cluster.Boot
 	keys        *clusterKeys
@@ -162,9 +164,13 @@ func (n *Node) assemble() error {
 // openState creates the engine and the policy, and restores the state on disk.
 func (n *Node) openState() (err error) {
 	c := n.config
+	ledger, err := n.openUsageLog()
+	if err != nil {
+		return err
+	}
 	catalog := limiter.NewCatalog()
 	n.engine = limiter.New(limiter.Options{
-		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs, HotKeys: true,
+		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs, HotKeys: true, Ledger: ledger,
 	})
 	n.lists = newChangeLists(n.engine)
 	if n.policies, err = source.New(source.Options{
@@ -318,6 +324,9 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.followViews(work) })
 	if n.journal != nil {
 		group.Go(func() error { return n.journal.Run(work) })
+	}
+	if n.usage != nil {
+		group.Go(func() error { return n.usage.Run(work) })
 	}
 	group.Go(func() error { return n.sweep(work) })
 	group.Go(func() error { return n.processors.watch(work) })
