@@ -143,7 +143,7 @@ func (f *file) rotate() error {
 	}
 	extension := filepath.Ext(f.path)
 	name := strings.TrimSuffix(f.path, extension) + "-" + time.Now().UTC().Format(rotatedFormat) + extension
-	if err := os.Rename(f.path, name); err != nil {
+	if err := os.Rename(f.path, name); err != nil && !errors.Is(err, os.ErrNotExist) { // else it was moved already
 		return errors.Join(err, f.reopen())
 	}
 	return errors.Join(f.reopen(), f.removeOld())

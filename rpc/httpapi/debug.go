@@ -30,9 +30,8 @@ func (a *api) profile(w http.ResponseWriter, r *http.Request) error {
 		longest = maxTraceSeconds
 	}
 	if given := r.URL.Query().Get("seconds"); given != "" {
-		seconds, err := strconv.ParseFloat(given, 64)
-		if err != nil || !(seconds > 0 && seconds <= float64(longest)) {
-			return invalid("seconds", fmt.Sprintf("must be more than 0 and at most %d, got %s", longest, text.Quote(given)))
+		if seconds, err := strconv.Atoi(given); err != nil || seconds < 1 || seconds > longest {
+			return invalid("seconds", fmt.Sprintf("must be a whole number from 1 to %d, got %s", longest, text.Quote(given)))
 		}
 	}
 	switch name {

@@ -3,7 +3,6 @@
 package peer
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -100,7 +99,9 @@ func (s *answeredStream) answer(b *pb.Batch) *pb.Answers {
 			a.calls[i] = call.FromItem(item, s.origin)
 			a.calls[i].Asker = s.asker
 		}
-		results = r.Do(context.Background(), a.calls)
+		ctx, spans := r.link(a.calls)
+		results = r.Do(ctx, a.calls)
+		endLinked(spans, results)
 		a.answers.Ring = r.table.Load().ring.Digest()
 	}
 	a.wire = results.Append(a.wire)

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -48,6 +49,7 @@ type Options struct {
 	// a table of slices.
 	newHolder func(send func(context.Context, *pb.Item) error) holder
 
+	Tracer   *tracing.Tracer       // nil: no spans
 	Logger   *slog.Logger          // nil: no log
 	Registry prometheus.Registerer // nil: no metrics
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/bucketring/bucketring/internal/notify"
+	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -33,6 +34,7 @@ type Router struct {
 	timeout         time.Duration
 	log             *slog.Logger
 	metrics         *metrics
+	tracer          *tracing.Tracer // nil: no spans
 	outbox          *outbox.Outbox
 	answered        *answered
 	reports         reports
@@ -71,7 +73,7 @@ func New(o Options) (*Router, error) {
 	r := &Router{
 		name: o.Name, boot: o.Boot, local: o.Local, fallback: o.Fallback, owners: o.Owners,
 		keys: o.Keys, dial: o.Dial, timeout: o.Timeout, log: o.Logger,
-		metrics: newMetrics(o.Registry), drain: make(chan struct{}),
+		metrics: newMetrics(o.Registry), tracer: o.Tracer, drain: make(chan struct{}),
 	}
 	r.answered = newAnswered()
 	r.lender = newLender(r.owners.Clock, func(slices int) { r.metrics.slicesExpired.Add(float64(slices)) })
