@@ -44,7 +44,7 @@ var allowedImports = map[string][]string{
 	"rpc/httpapi/statuspage":        {},
 	"rpc/httpapi":                   {"internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":                    {"internal/tracing", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
-	"rpc/proxy":                     {"internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
+	"rpc/proxy":                     {"internal/tracing", "internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
 	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "rpc/internal/coding"},
 	"rpc/internal/dialect":          {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
 	"rpc/envoy":                     {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
@@ -99,7 +99,7 @@ var allowedImports = map[string][]string{
 
 	// More leaves.
 	"internal/buildinfo":    {},
-	"internal/config":       {"internal/nearest", "internal/yamldoc"},
+	"internal/config":       {"internal/nearest", "internal/tracing", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
 	"internal/journal":      {"internal/snapshotfile"},
 	"internal/listenlimit":  {"internal/share"},

@@ -36,6 +36,7 @@ import (
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/listenlimit"
+	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/internal/usagelog"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
@@ -83,7 +84,8 @@ type Node struct {
 	lists          *changeLists
 	journal        *journal.Journal // nil: memory only
 	registry       *prometheus.Registry
-	usage          *usagelog.Log // nil: none
+	usage          *usagelog.Log   // nil: none
+	tracer         *tracing.Tracer // nil: none
 
 	boot        cluster.Boot
 	keys        *clusterKeys
@@ -144,6 +146,9 @@ func New(o Options) (*Node, error) {
 }
 
 func (n *Node) assemble() error {
+	if err := n.openTracer(); err != nil {
+		return err
+	}
 	if err := n.openState(); err != nil {
 		return err
 	}
@@ -238,7 +243,7 @@ func (n *Node) openCluster() (err error) {
 		Local: local, Fallback: n.newFallback(local), Owners: n.replication,
 		Keys: n.keys.current, Timeout: n.config.ForwardTimeout,
 		Dial:   []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
-		Logger: n.log, Registry: n.registry,
+		Logger: n.log, Registry: n.registry, Tracer: n.tracer,
 	})
 	return err
 }
@@ -246,14 +251,14 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services()})
+	n.grpc = server.NewGRPC(server.Traced(n.router, n.tracer), server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services()})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.replication.Peer(n.router.Peer()))
-	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
-		Service:    n.router,
+	n.http = httpapi.NewServer(tracing.Handler(httpapi.New(httpapi.Options{
+		Service:    server.Traced(n.router, n.tracer),
 		Ready:      n.Ready,
 		Safe:       n.Safe,
-		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
+		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry, EnableOpenMetrics: n.tracer != nil}), // for exemplars
 		Status:     func() any { return n.Status() },
 		Partitions: func(ctx context.Context, member string) (any, error) { return n.Partitions(ctx, member) },
 		Forget:     n.Forget,
@@ -261,7 +266,7 @@ func (n *Node) openServers() {
 		Rejections: n.rejections,
 		Admission:  n.admission,
 		Logger:     n.log,
-	}))
+	}), n.tracer))
 	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bucketring_safe_to_lose_a_node", Help: "1 if any one node may be restarted or lost now without the loss of a charge, as this node knows it.",
 	}, func() float64 { return boolGauge(n.Safe() == nil) }))

@@ -9,7 +9,6 @@ package tracing
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -55,7 +54,7 @@ type Tracer struct {
 	keys     bool
 	below    uint64 // of 63 random bits, those below are sampled
 	provider *sdktrace.TracerProvider
-	queue    *queue
+	sampling *sdktrace.TracerProvider // takes its own sample
 }
 
 // ParseEndpoint returns the parts of an endpoint. The error says what it must be.
@@ -88,17 +87,21 @@ func New(o Options) (*Tracer, error) {
 		return nil, fmt.Errorf("otlp: %w", err)
 	}
 	q := newQueue(exporter, o)
-	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())), // Begin takes a sample before
-		sdktrace.WithSpanProcessor(q),
-		sdktrace.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", o.Service),
-			attribute.String("service.instance.id", o.Instance),
-			attribute.String("service.version", o.Version),
-		)),
-	)
+	provider := func(root sdktrace.Sampler) *sdktrace.TracerProvider {
+		return sdktrace.NewTracerProvider(
+			sdktrace.WithSampler(sdktrace.ParentBased(root)),
+			sdktrace.WithSpanProcessor(q),
+			sdktrace.WithResource(resource.NewSchemaless(
+				attribute.String("service.name", o.Service),
+				attribute.String("service.instance.id", o.Instance),
+				attribute.String("service.version", o.Version),
+			)),
+		)
+	}
+	all := provider(sdktrace.AlwaysSample()) // Begin takes a sample before
 	return &Tracer{
-		Tracer: provider.Tracer(scope), keys: o.Keys, below: uint64(min(max(o.Sample, 0), 1) * (1 << 63)), provider: provider, queue: q,
+		Tracer: all.Tracer(scope), keys: o.Keys, below: uint64(min(max(o.Sample, 0), 1) * (1 << 63)),
+		provider: all, sampling: provider(sdktrace.TraceIDRatioBased(o.Sample)),
 	}, nil
 }
 
@@ -141,8 +144,8 @@ func (t *Tracer) Begin(ctx context.Context, name string, kind trace.SpanKind) (c
 // Close sends the spans that wait, until ctx ends, and stops.
 func (t *Tracer) Close(ctx context.Context) error { return t.provider.Shutdown(ctx) }
 
-// Provider is where other packages get tracers.
-func (t *Tracer) Provider() trace.TracerProvider { return t.provider }
+// Provider is where others get tracers. It takes a sample of the spans without a parent.
+func (t *Tracer) Provider() trace.TracerProvider { return t.sampling }
 
 // Keys reports whether spans may have the keys that are charged.
 func (t *Tracer) Keys() bool { return t.keys }
@@ -160,7 +163,8 @@ func Inject(ctx context.Context, headers propagation.TextMapCarrier) { w3c.Injec
 // linkBytes is the length of an encoded link.
 const linkBytes = 16 + 8 + 1
 
-// Link encodes which span an item of a batch belongs to. It is nil unless that is sampled.
+// Link encodes which span an item of a batch belongs to, as pb.Item has it. It is nil unless
+// the span is sampled.
 func Link(c trace.SpanContext) []byte {
 	if !c.IsValid() || !c.IsSampled() {
 		return nil
@@ -170,10 +174,13 @@ func Link(c trace.SpanContext) []byte {
 	return append(append(append(b, id[:]...), span[:]...), byte(c.TraceFlags()))
 }
 
+// LinkOf is Link for the span of a context.
+func LinkOf(ctx context.Context) []byte { return Link(trace.SpanContextFromContext(ctx)) }
+
 // Linked returns a context with the parent that [Link] has encoded. ok is false if there is
 // none that is sampled, such as in one that a later version has encoded.
 func Linked(ctx context.Context, link []byte) (linked context.Context, ok bool) {
-	if len(link) != linkBytes || binary.LittleEndian.Uint64(link) == 0 && binary.LittleEndian.Uint64(link[8:]) == 0 {
+	if len(link) != linkBytes {
 		return ctx, false
 	}
 	c := trace.NewSpanContext(trace.SpanContextConfig{
