@@ -4,9 +4,9 @@ package tracing
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,7 +30,8 @@ type queue struct {
 	stop     chan struct{} // closed by Shutdown
 	stopOnce sync.Once
 	done     chan struct{} // closed when everything was sent
-	closing  atomic.Pointer[context.Context]
+	sending  context.Context
+	cancel   context.CancelFunc // of sending
 
 	sent, full, failed prometheus.Counter
 
@@ -56,6 +57,7 @@ func newQueue(exporter sdktrace.SpanExporter, o Options) *queue {
 		sent: f.NewCounter(prometheus.CounterOpts{Name: "bucketring_trace_spans_sent_total", Help: "Spans that the collector has taken."}),
 		full: dropped.WithLabelValues("queue_full"), failed: dropped.WithLabelValues("export_failed"),
 	}
+	q.sending, q.cancel = context.WithCancel(context.Background())
 	go q.run()
 	return q
 }
@@ -78,20 +80,23 @@ func (q *queue) OnEnd(s sdktrace.ReadOnlySpan) {
 // ForceFlush implements sdktrace.SpanProcessor. Spans are sent every second anyway.
 func (*queue) ForceFlush(context.Context) error { return nil }
 
-// Shutdown implements sdktrace.SpanProcessor.
+// Shutdown implements sdktrace.SpanProcessor. It sends what waits until ctx ends.
 func (q *queue) Shutdown(ctx context.Context) error {
-	q.closing.Store(&ctx)
 	q.stopOnce.Do(func() { close(q.stop) })
+	var late error
 	select {
 	case <-q.done:
 	case <-ctx.Done():
-		return ctx.Err()
+		late = ctx.Err()
+		q.cancel() // what is left fails at once
+		<-q.done
 	}
-	return q.exporter.Shutdown(ctx)
+	return errors.Join(late, q.exporter.Shutdown(ctx))
 }
 
 func (q *queue) run() {
 	defer close(q.done)
+	defer q.cancel()
 	tick := time.NewTicker(sendEvery)
 	defer tick.Stop()
 	batch := make([]sdktrace.ReadOnlySpan, 0, maxBatch)
@@ -126,11 +131,7 @@ func (q *queue) send(batch []sdktrace.ReadOnlySpan) {
 	if len(batch) == 0 {
 		return
 	}
-	parent := context.Background()
-	if closing := q.closing.Load(); closing != nil {
-		parent = *closing
-	}
-	ctx, cancel := context.WithTimeout(parent, exportTimeout)
+	ctx, cancel := context.WithTimeout(q.sending, exportTimeout)
 	defer cancel()
 	err := q.exporter.ExportSpans(ctx, batch)
 	if err == nil {
