@@ -57,7 +57,7 @@ func counted(t *testing.T, reg *prometheus.Registry, name string) map[string]flo
 func tracerOf(e sdktrace.SpanExporter, reg *prometheus.Registry) (*Tracer, *queue) {
 	q := newQueue(e, Options{Registry: reg})
 	p := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())), sdktrace.WithSpanProcessor(q))
-	return &Tracer{Tracer: p.Tracer(scope), below: 1 << 63, provider: p, sampling: p}, q
+	return &Tracer{Tracer: p.Tracer(scope), below: 1 << 63, queue: q, sampling: p}, q
 }
 
 // TestStuckCollector: a collector that does not answer delays nobody, takes a bounded amount

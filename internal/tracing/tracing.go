@@ -53,7 +53,7 @@ type Tracer struct {
 	trace.Tracer
 	keys     bool
 	below    uint64 // of 63 random bits, those below are sampled
-	provider *sdktrace.TracerProvider
+	queue    *queue
 	sampling *sdktrace.TracerProvider // takes its own sample
 }
 
@@ -101,7 +101,7 @@ func New(o Options) (*Tracer, error) {
 	all := provider(sdktrace.AlwaysSample()) // Begin takes a sample before
 	return &Tracer{
 		Tracer: all.Tracer(scope), keys: o.Keys, below: uint64(min(max(o.Sample, 0), 1) * (1 << 63)),
-		provider: all, sampling: provider(sdktrace.TraceIDRatioBased(o.Sample)),
+		queue: q, sampling: provider(sdktrace.TraceIDRatioBased(o.Sample)),
 	}, nil
 }
 
@@ -141,8 +141,10 @@ func (t *Tracer) Begin(ctx context.Context, name string, kind trace.SpanKind) (c
 	return t.Start(ctx, name, trace.WithSpanKind(kind))
 }
 
-// Close sends the spans that wait, until ctx ends, and stops.
-func (t *Tracer) Close(ctx context.Context) error { return t.provider.Shutdown(ctx) }
+// Close sends the spans that wait, until ctx ends, and stops. Later spans are not sent.
+func (t *Tracer) Close(ctx context.Context) error {
+	return t.queue.Shutdown(ctx) // the provider's Shutdown would not stop the queue if ctx has ended
+}
 
 // Provider is where others get tracers. It takes a sample of the spans without a parent.
 func (t *Tracer) Provider() trace.TracerProvider { return t.sampling }
