@@ -46,6 +46,7 @@ type Cluster struct {
 		leaving     bool
 		subscribers map[chan *View]struct{} // nil after Run
 		contact     contactStatus
+		unvouched   []Unvouched // replaced, never modified
 	}
 }
 
@@ -65,7 +66,7 @@ func New(o Options) (*Cluster, error) {
 		joined: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.mu.self = record{
-		state: Joining, name: o.Name, boot: o.Boot, grpc: o.GRPC, http: o.HTTP, ring: o.Ring, policy: o.Policy,
+		state: Joining, name: o.Name, boot: o.Boot, grpc: o.GRPC, http: o.HTTP, ring: o.Ring, policy: o.Policy, tls: o.TLS,
 	}
 	c.mu.subscribers = map[chan *View]struct{}{}
 	c.observer = newObserver(o.Ring, c.encodeSelf)
@@ -133,6 +134,8 @@ func (c *Cluster) reconcile(ctx context.Context) {
 	state := newMembership(c.options.Name, c.options.Boot, timing{
 		debounce: viewDebounce, maxDelay: viewMaxDelay, departedTTL: c.options.DepartedTTL, reconnectTimeout: reconnectTimeout,
 	})
+	vouched := newVouchers(c)
+	defer vouched.stop()
 	logged := map[string]bool{} // gossip names whose rejection was logged; at most maxRejections
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -144,8 +147,10 @@ func (c *Cluster) reconcile(ctx context.Context) {
 		case <-timer.C:
 		case <-c.observer.changed.C():
 			drained, rejections := c.observer.drain()
-			events = append(events, drained...)
+			events = append(events, vouched.admit(ctx, drained)...)
 			c.logRejections(rejections, logged)
+		case done := <-vouched.done:
+			events = append(events, vouched.finish(done)...)
 		}
 		now := time.Now()
 		var fx effects

@@ -23,6 +23,7 @@ import (
 //	38  length    1   of the name
 //	39  name      1 to 57
 //	    rules     8   since version 2: digest of Envoy's rules in force
+//	    flags     1   since version 3: bit 0: gRPC takes TLS
 //
 // A later version may only append fields, which older versions skip. A change that
 // older nodes must not ignore must change the digest of the ring configuration.
@@ -32,14 +33,17 @@ type record struct {
 	grpc, http   uint16
 	ring, policy ID
 	name         string
-	rules        ID // 0: none, or a member of version 1
+	rules        ID   // 0: none, or a member of version 1
+	tls          bool // false also of members of earlier versions
 }
 
 const (
-	metaVersion = 2
-	metaFixed   = 39                              // bytes before the name
-	metaRules   = 8                               // bytes after the name
-	metaMax     = metaFixed + MaxName + metaRules // bytes in total
+	metaVersion = 3
+	metaFixed   = 39                                          // bytes before the name
+	metaRules   = 8                                           // bytes after the name
+	metaFlags   = 1                                           // bytes after the rules
+	metaMax     = metaFixed + MaxName + metaRules + metaFlags // bytes in total
+	flagTLS     = 1
 )
 
 // encode returns the record as metadata. The name must have a valid length.
@@ -54,7 +58,12 @@ func (r *record) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(r.policy))
 	b = append(b, byte(len(r.name)))
 	b = append(b, r.name...)
-	return binary.BigEndian.AppendUint64(b, uint64(r.rules))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.rules))
+	var flags byte
+	if r.tls {
+		flags |= flagTLS
+	}
+	return append(b, flags)
 }
 
 // decodeRecord parses metadata of any content. It keeps no reference to b.
@@ -66,6 +75,9 @@ func decodeRecord(b []byte) (record, error) {
 	end := nameEnd
 	if b[0] > 1 {
 		end += metaRules
+	}
+	if b[0] > 2 {
+		end += metaFlags
 	}
 	r := record{
 		state:  State(b[1]),
@@ -79,7 +91,7 @@ func decodeRecord(b []byte) (record, error) {
 	case b[0] < 1:
 		return record{}, fmt.Errorf("decode metadata: unknown version %d", b[0])
 	case len(b) < end:
-		return record{}, errors.New("decode metadata: name or rules are cut off")
+		return record{}, errors.New("decode metadata: name, rules or flags are cut off")
 	case len(b) > end && b[0] <= metaVersion:
 		return record{}, fmt.Errorf("decode metadata: %d bytes too many", len(b)-end)
 	case !r.state.valid():
@@ -88,6 +100,9 @@ func decodeRecord(b []byte) (record, error) {
 	r.name = string(b[metaFixed:nameEnd])
 	if end > nameEnd {
 		r.rules = ID(binary.BigEndian.Uint64(b[nameEnd:]))
+	}
+	if end > nameEnd+metaRules {
+		r.tls = b[end-1]&flagTLS != 0
 	}
 	if err := validateName(r.name); err != nil {
 		return record{}, fmt.Errorf("decode metadata: name %w", err)

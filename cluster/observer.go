@@ -120,7 +120,7 @@ func memberOf(n *memberlist.Node) (Member, error) {
 		return netip.AddrPortFrom(ip.Unmap(), port)
 	}
 	return Member{
-		Name: r.name, Boot: r.boot, State: r.state, Ring: r.ring, Policy: r.policy, Rules: r.rules,
+		Name: r.name, Boot: r.boot, State: r.state, Ring: r.ring, Policy: r.policy, Rules: r.rules, TLS: r.tls,
 		Gossip: withPort(n.Port), GRPC: withPort(r.grpc), HTTP: withPort(r.http),
 	}, nil
 }

@@ -46,6 +46,13 @@ type Options struct {
 	// GRPC and HTTP are the ports at which peers reach this member, on the
 	// advertised host. 0 means none.
 	GRPC, HTTP uint16
+	// TLS announces that GRPC takes TLS.
+	TLS bool
+	// Vouch returns nil if the process that answers at a member's address is that boot of
+	// that member, as its certificate shows. Until it does, the boot is in no view: nobody
+	// takes a name by gossip alone. It is asked again while the boot is alive and it returns
+	// an error. Nil: all are taken at their word.
+	Vouch func(context.Context, Member) error
 	// Seeds are members to contact first, as host:port or host; the default port is
 	// [DefaultPort]. Host names are resolved before each attempt, and all their
 	// addresses are used. This node's own address may be among them.

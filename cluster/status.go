@@ -16,6 +16,7 @@ type Status struct {
 	HealthScore int           // see [Cluster.HealthScore]
 	LastContact time.Time     // when a seed or a missing member last answered; zero: never
 	Problem     string        // why no missing member answered lately; "" if there is no problem
+	Unvouched   []Unvouched   // boots that are in no view; see [Options.Vouch]
 	Keys        []ID          // see [Cluster.KeyIDs]; none: gossip is plaintext
 }
 
@@ -23,11 +24,11 @@ type Status struct {
 func (c *Cluster) Status() Status {
 	v := c.View()
 	c.mu.Lock()
-	self, contact := c.mu.self, c.mu.contact
+	self, contact, unvouched := c.mu.self, c.mu.contact, c.mu.unvouched
 	c.mu.Unlock()
 	return Status{
 		Name: self.name, Boot: self.boot, State: self.state, Fenced: v.SelfFenced(),
 		View: v, PolicySkew: v.PolicySkew(), RulesSkew: v.RulesSkew(), HealthScore: c.HealthScore(),
-		LastContact: contact.last, Problem: contact.problem, Keys: c.KeyIDs(),
+		LastContact: contact.last, Problem: contact.problem, Unvouched: unvouched, Keys: c.KeyIDs(),
 	}
 }

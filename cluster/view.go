@@ -18,9 +18,10 @@ type Member struct {
 	// Gossip is the address of the member's gossip. GRPC and HTTP are on the same
 	// host, and invalid if the member does not offer them.
 	Gossip, GRPC, HTTP netip.AddrPort
-	Ring               ID // digest of the ring configuration
-	Policy             ID // digest of the policy in force
-	Rules              ID // digest of the rules of Envoy's rate limit service; 0: none
+	TLS                bool // GRPC takes TLS
+	Ring               ID   // digest of the ring configuration
+	Policy             ID   // digest of the policy in force
+	Rules              ID   // digest of the rules of Envoy's rate limit service; 0: none
 }
 
 func (m Member) gossipName() string { return gossipName(m.Name, m.Boot.ID) }

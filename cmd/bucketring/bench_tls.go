@@ -4,10 +4,8 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -16,6 +14,7 @@ import (
 
 	"github.com/bucketring/bucketring/bench/suite"
 	"github.com/bucketring/bucketring/bench/target"
+	"github.com/bucketring/bucketring/internal/tlsfiles"
 )
 
 // Flags for targets of kind rls.
@@ -57,31 +56,19 @@ func (t *tlsFlags) given() string {
 
 // config loads the files.
 func (t *tlsFlags) config() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.name}
-	if t.ca != "" {
-		text, err := os.ReadFile(t.ca)
-		if err != nil {
-			return nil, fmt.Errorf("--tls-ca: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("--tls-ca: %s has no certificate in PEM form", t.ca)
-		}
-	}
 	switch {
-	case t.cert == "" && t.key == "":
-		return c, nil
-	case t.key == "":
+	case t.cert != "" && t.key == "":
 		return nil, errors.New("--tls-cert: needs --tls-key, the file with its private key")
-	case t.cert == "":
+	case t.cert == "" && t.key != "":
 		return nil, errors.New("--tls-key: needs --tls-cert, the file with its certificate")
 	}
-	pair, err := tls.LoadX509KeyPair(t.cert, t.key)
+	files, err := tlsfiles.Open(tlsfiles.Options{
+		Files: tlsfiles.Files{Cert: t.cert, Key: t.key, CA: t.ca}, Settings: tlsfiles.Files{Cert: "--tls-cert", Key: "--tls-key", CA: "--tls-ca"},
+	})
 	if err != nil {
-		return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+		return nil, err
 	}
-	c.Certificates = []tls.Certificate{pair}
-	return c, nil
+	return files.Client(t.name), nil
 }
 
 // checkTargetFlags rejects flags for kinds of targets that the run does not have, and

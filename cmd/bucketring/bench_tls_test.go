@@ -381,7 +381,7 @@ func TestBenchTLSMistakes(t *testing.T) {
 		code        int
 		error, hint string
 	}{
-		{"no CA", []string{"--target", "rls:" + secure, "--tls-ca", a.path("no.pem")}, 2, "error: --tls-ca: open ", "--help"},
+		{"no CA", []string{"--target", "rls:" + secure, "--tls-ca", a.path("no.pem")}, 2, "error: --tls-ca: stat ", "--help"},
 		{"empty CA", []string{"--target", "rls:" + secure, "--tls-ca", a.path("empty.pem")}, 2, "has no certificate in PEM form", "--help"},
 		{"no key", []string{"--target", "rls:" + secure, "--tls-cert", a.path("me.pem")}, 2, "--tls-cert: needs --tls-key", "--help"},
 		{"no certificate", []string{"--target", "rls:" + secure, "--tls-key", a.path("me.key")}, 2, "--tls-key: needs --tls-cert", "--help"},

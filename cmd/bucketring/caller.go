@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/rpc/httpapi"
@@ -32,6 +31,7 @@ type apiCall struct {
 	server  string
 	timeout time.Duration
 	output  *format
+	tls     *callerTLS
 	body    body
 }
 
@@ -48,6 +48,7 @@ func (c *apiCall) connectionFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&c.server, "server", "", "gRPC address of the node (default $BUCKETRING_SERVER or "+defaultServer+")")
 	flags.DurationVar(&c.timeout, "timeout", 5*time.Second, "time to wait for the answer")
+	c.tls = newCallerTLS(c.streams, cmd)
 	c.output = addFormat(flags)
 }
 
@@ -76,7 +77,11 @@ func (c *apiCall) post(cmd *cobra.Command, path string) error {
 // do sends a request to the API and prints the answer, as JSON or with printTable.
 func (c *apiCall) do(cmd *cobra.Command, method, target string, text []byte, printTable func(*remoteService, *responseRecorder)) error {
 	server := c.streams.flagOrEnv(c.server, "BUCKETRING_SERVER", defaultServer)
-	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	secure, err := c.tls.dialOption(cmd)
+	if err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient(server, secure)
 	if err != nil {
 		return usageError(cmd, fmt.Errorf("--server %s: %w", server, err), "")
 	}
@@ -114,7 +119,7 @@ func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorde
 		return errorWithHint(errors.New(a.message()), "")
 	case http.StatusServiceUnavailable:
 		return errorWithHint(fmt.Errorf("%s did not answer: %s", server, status.Convert(err).Message()),
-			"start a node there, for example with: bucketring dev")
+			tlsHintOf(err, "start a node there, for example with: bucketring dev"))
 	}
 	return errorWithHint(fmt.Errorf("%s: %w", server, err), "check that this is the gRPC address of a node of the same version")
 }

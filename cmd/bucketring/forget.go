@@ -55,11 +55,12 @@ on then: repeat the command to see the result.`,
 	address := flags.String("http", "", "address of the node's HTTP API (default $BUCKETRING_HTTP or "+defaultHTTP+")")
 	timeout := flags.Duration("timeout", 90*time.Second, "time to wait until the members agree")
 	force := flags.Bool("force", false, "decide without votes if there is no majority; if the member still runs, limits may be exceeded")
+	secure := newCallerTLS(s, cmd)
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		target, err := dialAddress(s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
+		target, err := secure.httpNode(cmd, s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
-			return usageError(cmd, fmt.Errorf("--http: %w", err), "")
+			return err
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
 		defer cancel()
@@ -91,17 +92,18 @@ on then: repeat the command to see the result.`,
 }
 
 // forget asks a node to forget a member. It returns the answer, also as JSON.
-func forget(ctx context.Context, target, member string, force bool) (answer httpapi.Forgotten, text []byte, err error) {
+func forget(ctx context.Context, node *httpNode, member string, force bool) (answer httpapi.Forgotten, text []byte, err error) {
+	target := node.target
 	body, err := json.Marshal(map[string]any{"member": member, "force": force})
 	if err != nil {
 		return answer, nil, fmt.Errorf("encode request: %w", err)
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+target+"/v1/forget", bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, node.base+"/v1/forget", bytes.NewReader(body))
 	if err != nil {
 		return answer, nil, err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := node.client.Do(r)
 	if err != nil {
 		return answer, nil, unanswered(target, err)
 	}

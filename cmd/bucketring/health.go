@@ -36,11 +36,12 @@ it as its health check.`,
 	ready := flags.Bool("ready", false, "check whether the node is ready, not only alive")
 	safe := flags.Bool("safe", false, "check whether any one node may be restarted or lost now")
 	timeout := flags.Duration("timeout", 2*time.Second, "time to wait for the answer")
+	secure := newCallerTLS(s, cmd)
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		target, err := dialAddress(s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
+		node, err := secure.httpNode(cmd, s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
-			return usageError(cmd, fmt.Errorf("--http: %w", err), "")
+			return err
 		}
 		path := "/livez"
 		switch {
@@ -51,7 +52,7 @@ it as its health check.`,
 		case *safe:
 			path = "/safez?verbose"
 		}
-		answer := probe("http://"+target+path, *timeout)
+		answer := probe(node, path, *timeout)
 		if *output == formatJSON {
 			if err := s.writeJSON(answer); err != nil {
 				return err
@@ -72,9 +73,9 @@ type health struct {
 	Message string `json:"message"`
 }
 
-func probe(url string, timeout time.Duration) health {
-	client := http.Client{Timeout: timeout}
-	resp, err := client.Get(url)
+func probe(node *httpNode, path string, timeout time.Duration) health {
+	node.client.Timeout = timeout
+	resp, err := node.client.Get(node.base + path)
 	if err != nil {
 		return health{Message: err.Error()}
 	}

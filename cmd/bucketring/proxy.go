@@ -48,6 +48,7 @@ Every setting is a flag, an environment variable (BUCKETRING_PROXY_UPSTREAM for
 see --proxy-listen of "bucketring serve".`,
 		Example: `  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml
   bucketring proxy --upstream http://127.0.0.1:8000 --identity header:X-Tenant --servers node1,node2 --insecure
+  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml --servers node1,node2 --servers-tls --servers-ca-file ca.crt --servers-cert-file proxy.crt --servers-key-file proxy.key
   bucketring proxy --upstream http://127.0.0.1:8000 --identity jwt:sub --jwt-keys jwks.json --jwt-audience models --on-disconnect drain
   bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml --meter "POST /v1/rerank,POST /v1/audio/*"`,
 		Args: exactArgs(),
@@ -82,6 +83,10 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	secure, err := node.OpenProxyTLS(c, registry, log)
+	if err != nil {
+		return errorWithHint(err, "bucketring certs --help")
+	}
 	tracer, err := node.NewTracer(c.Tracing, "bucketring-proxy", hostname(), log, registry)
 	if err != nil {
 		return errorWithHint(err, "bucketring proxy --help")
@@ -89,7 +94,7 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	defer node.CloseTracer(tracer, log)
 	p, err := node.NewProxy(c.Proxy, node.ProxyOptions{
 		Policy: policies.Current, Logger: log, Registry: registry, Tracer: tracer,
-		Nodes: client.Options{Addrs: c.Servers, Insecure: c.Insecure},
+		Nodes: secure.Nodes(client.Options{Addrs: c.Servers, Insecure: c.Insecure}),
 	})
 	if err != nil {
 		return errorWithHint(err, "bucketring proxy --help")
@@ -103,6 +108,7 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	connections := node.NewConnectionLimit(node.DefaultMaxConnections, 3, registry, log) // each call has two
 	listener = connections.Limit(listener, "proxy", nil, listenlimit.HTTPRefusal())
 	admin = connections.Limit(admin, "admin", nil, listenlimit.HTTPRefusal())
+	listener, admin = secure.Listeners(listener, admin)
 	ctx, stop := onSignals(ctx, func() {
 		if err := errors.Join(policies.Reload(), p.Reload()); err != nil {
 			log.Error("policy or keys of tokens not reloaded", "error", err)
@@ -126,7 +132,7 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	group.Go(func() error { return policies.Run(work) })
 	log.Info("ready", "proxy", listener.Addr().String(), "upstream", c.Proxy.Upstream, "servers", c.Servers, "admin", admin.Addr().String())
 	if s.errTTY && c.LogFormat != "json" {
-		s.notef("  proxy    http://%s -> %s\n  ready    http://%s/readyz\n  metrics  http://%[3]s/metrics\n", listener.Addr(), c.Proxy.Upstream, admin.Addr())
+		s.notef("  proxy    %[1]s://%[2]s -> %[3]s\n  ready    %[1]s://%[4]s/readyz\n  metrics  %[1]s://%[4]s/metrics\n", secure.Scheme(), listener.Addr(), c.Proxy.Upstream, admin.Addr())
 	}
 	select {
 	case <-ctx.Done():

@@ -43,7 +43,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 denied, 4 unhealthy.`,
 			root.AddCommand(c)
 		}
 	}
-	add(run, newDev(s), newServe(s), newProxy(s), newHealth(s), newForget(s))
+	add(run, newDev(s), newServe(s), newProxy(s), newHealth(s), newForget(s), newCerts(s))
 	add(ask, newCheck(s), newReserve(s), newSettle(s), newCancel(s), newKeys(s), newTop(s), newStatus(s))
 	add(policies, newPolicy(s))
 	add(measure, newBench(s), newMockLLM(s))

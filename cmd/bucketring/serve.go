@@ -37,11 +37,15 @@ Every setting is a flag, an environment variable (BUCKETRING_HTTP for --http) an
 a key of the file given with --config (log_level for --log-level). A flag takes
 precedence over the environment, and the environment over the file.
 
-To listen on other than loopback addresses, --http and --grpc need --insecure,
---gossip needs --cluster-key-file or --insecure, and --envoy-listen needs
+With --tls required, listeners take TLS only, and members show each other certificates
+with their names: see "bucketring certs". With --tls optional they take plaintext, too.
+
+To listen on other than loopback addresses, --http and --grpc need --tls required with
+--tls-client-auth require, or --insecure, --gossip needs --cluster-key-file or --insecure, and --envoy-listen needs
 --envoy-cert-file, --envoy-key-file and --envoy-ca-file, or --insecure.`,
 		Example: `  bucketring serve
   bucketring serve --name node1 --http :6470 --grpc :6471 --gossip :6472 --join node1,node2,node3 --cluster-key-file cluster.key --insecure
+  bucketring serve --name node1 --tls required --tls-ca-file certs/ca.crt --tls-cert-file certs/node1.crt --tls-key-file certs/node1.key
   bucketring serve --policy policy.yaml --data /var/lib/bucketring
   bucketring serve --config node.yaml --print-config`,
 		Args: exactArgs(),
@@ -114,9 +118,13 @@ func addPortHint(err error) error {
 
 // urls lists the addresses of a node.
 func urls(n *node.Node) string {
-	text := fmt.Sprintf("  HTTP     http://%s\n  status   http://%[1]s/status\n  metrics  http://%[1]s/metrics\n  gRPC     %s\n  gossip   %s\n", n.HTTPAddr(), n.GRPCAddr(), n.GossipAddr())
+	scheme := "http"
+	if n.TLS() {
+		scheme = "https"
+	}
+	text := fmt.Sprintf("  HTTP     %[1]s://%[2]s\n  status   %[1]s://%[2]s/status\n  metrics  %[1]s://%[2]s/metrics\n  gRPC     %[3]s\n  gossip   %[4]s\n", scheme, n.HTTPAddr(), n.GRPCAddr(), n.GossipAddr())
 	if proxy := n.ProxyAddr(); proxy != "" {
-		text += "  proxy    http://" + proxy + "\n"
+		text += "  proxy    " + scheme + "://" + proxy + "\n"
 	}
 	return text
 }

@@ -52,15 +52,17 @@ be. To see the partition of a key, use: bucketring keys KEY`,
 	timeout := flags.Duration("timeout", 5*time.Second, "time to wait for the answer")
 	partitions := flags.Bool("partitions", false, "list the partitions")
 	member := flags.String("member", "", "with --partitions: only those of this member")
+	secure := newCallerTLS(s, cmd)
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *member != "" && !*partitions {
 			return usageError(cmd, errors.New("--member: needs --partitions"), "")
 		}
-		target, err := dialAddress(s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
+		api, err := secure.httpNode(cmd, s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
-			return usageError(cmd, fmt.Errorf("--http: %w", err), "")
+			return err
 		}
+		target := api.target
 		ctx, cancel := context.WithTimeout(cmd.Context(), *timeout)
 		defer cancel()
 		path := "/status"
@@ -70,7 +72,7 @@ be. To see the partition of a key, use: bucketring keys KEY`,
 				path += "?" + url.Values{"member": {*member}}.Encode()
 			}
 		}
-		text, err := fetchStatus(ctx, target, path)
+		text, err := fetchStatus(ctx, api, path)
 		if err != nil {
 			return err
 		}
@@ -100,12 +102,13 @@ const notHTTP = "check that this is the HTTP address of a node"
 // maxStatus bounds the size of a status, in bytes.
 const maxStatus = 64 << 20
 
-func fetchStatus(ctx context.Context, target, path string) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+path, http.NoBody)
+func fetchStatus(ctx context.Context, api *httpNode, path string) ([]byte, error) {
+	target := api.target
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, api.base+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := api.client.Do(r)
 	if err != nil {
 		return nil, unanswered(target, err)
 	}
@@ -129,7 +132,7 @@ func unanswered(target string, err error) error {
 	if _, network := errors.AsType[net.Error](err); network {
 		hint = "start a node there, for example with: bucketring dev"
 	}
-	return errorWithHint(fmt.Errorf("%s did not answer: %w", target, err), hint)
+	return errorWithHint(fmt.Errorf("%s did not answer: %w", target, err), tlsHintOf(err, hint))
 }
 
 // printStatus prints a status as text: the node, the members and warnings.

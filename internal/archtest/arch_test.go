@@ -38,7 +38,7 @@ var allowedImports = map[string][]string{
 
 	// Assembly.
 	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/listenlimit", "internal/overload", "internal/usagelog", "internal/tracing"},
+	"internal/node":      {"rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/listenlimit", "internal/overload", "internal/usagelog", "internal/tracing", "internal/tlsfiles"},
 
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
@@ -99,7 +99,7 @@ var allowedImports = map[string][]string{
 
 	// More leaves.
 	"internal/buildinfo":    {},
-	"internal/config":       {"internal/nearest", "internal/tracing", "internal/yamldoc"},
+	"internal/config":       {"internal/nearest", "internal/tlsfiles", "internal/tracing", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
 	"internal/journal":      {"internal/snapshotfile"},
 	"internal/listenlimit":  {"internal/share"},
@@ -113,6 +113,9 @@ var allowedImports = map[string][]string{
 	"internal/tracing":      {},
 	"internal/yamldoc":      {"internal/nearest"},
 	"internal/mockllm":      {},
+
+	"internal/certs":    {},
+	"internal/tlsfiles": {},
 
 	// Only tests import these.
 	"internal/oracle": {"limiter"},

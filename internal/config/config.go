@@ -56,6 +56,9 @@ type Config struct {
 	EnvoyMetadata bool   `key:"envoy_metadata" help:"send Envoy the domain, the descriptors and the metadata of rules as dynamic metadata"`
 	EnvoyPrefix   string `key:"envoy_prefix" default:"bucketring." help:"prefix of the descriptor entries that turn a descriptor into a call under the policy"`
 
+	TLS         TLS
+	TLSPeerName string `key:"tls_peer_name" default:"{name}" help:"name that the certificate of a member must have, {name} being that of the member: a DNS name, or a URI such as spiffe://example.org/bucketring/{name}"`
+
 	Insecure bool `key:"insecure" help:"allow listening on other than loopback addresses without credentials"`
 
 	MaxKeys        int `key:"max_keys" default:"10000000" help:"maximum number of keys in memory"`

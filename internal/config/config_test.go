@@ -144,7 +144,7 @@ func TestValidate(t *testing.T) {
 			"grpc: 127.0.0.1:6471 is not reachable from other machines",
 		}},
 		{"gossip exposed with a key", func(c *Config) { c.Gossip, c.GRPC, c.ClusterKeyFile = ":6472", "0.0.0.0:6471", "keys" }, []string{
-			"grpc: 0.0.0.0:6471 is reachable from other machines and this version has no credentials",
+			"grpc: 0.0.0.0:6471 is reachable from other machines and callers need no credentials",
 		}},
 		{"advertise", func(c *Config) { c.Advertise = "node1.example" }, nil},
 		{"advertise with a port", func(c *Config) { c.Advertise = "[fd00::1]:7000" }, nil},

@@ -44,6 +44,9 @@ type StandaloneProxy struct {
 	Servers []string `key:"servers" default:"127.0.0.1:6471" help:"gRPC addresses of nodes, separated by commas"`
 	Proxy   Proxy
 
+	TLS        TLS
+	ServersTLS ServersTLS
+
 	Policy   string `key:"policy" help:"policy file or directory whose api_keys identify callers, reloaded when it changes; required for the identity bearer"`
 	Admin    string `key:"admin" default:"127.0.0.1:6474" help:"address of health and metrics"`
 	Insecure bool   `key:"insecure" help:"allow listening on, and nodes at, other than loopback addresses without TLS"`
@@ -93,8 +96,11 @@ func (c *StandaloneProxy) Validate() error {
 		switch host, err := splitAddress(listen.address); {
 		case err != nil:
 			p.add(listen.key, "%w", err)
-		case !c.Insecure && !isLoopback(host):
-			p.add(listen.key, exposed+"the proxy has no TLS; use a loopback address behind a server that has TLS, or allow it with --insecure", listen.address)
+		case c.Insecure || isLoopback(host) || listen.key == "admin" && c.TLS.Required() || listen.key == "listen" && c.callersHaveCredentials():
+		case c.TLS.Required():
+			p.add(listen.key, exposed+"anybody could set the header of --identity; set --tls-client-auth require, use a loopback address, or allow it with --insecure", listen.address)
+		default:
+			p.add(listen.key, exposed+"the proxy has no TLS; set --tls required, use a loopback address behind a server that has TLS, or allow it with --insecure", listen.address)
 		}
 	}
 	p.distinct("admin", c.Admin, "listen", c.Listen)
@@ -102,6 +108,7 @@ func (c *StandaloneProxy) Validate() error {
 		p.add("servers", "must name a node")
 	}
 	c.Proxy.validate("", &p)
+	c.validateTLS(&p)
 	if c.Proxy.Identity == "bearer" && c.Policy == "" {
 		p.add("policy", "must be set: --identity bearer needs the api_keys of a policy")
 	}

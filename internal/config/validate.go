@@ -25,6 +25,7 @@ func (c *Config) Validate() error {
 	c.validateAddresses(&p)
 	c.validateCluster(&p)
 	c.validateEnvoy(&p)
+	c.validateTLS(&p)
 	p.atLeastOne("max_keys", c.MaxKeys)
 	if c.MaxKeysPerRoot < 0 {
 		p.add("max_keys_per_root", "must not be negative, got %d", c.MaxKeysPerRoot)
@@ -59,8 +60,11 @@ func (c *Config) validateAddresses(p *problems) {
 		case err != nil:
 			p.add(listen.key, "%w", err)
 		case c.Insecure || isLoopback(host):
+		case listen.key == "proxy_listen" && c.proxyHasCredentials(), listen.key != "gossip" && listen.key != "proxy_listen" && c.callersHaveCredentials():
+		case listen.key == "proxy_listen":
+			p.add(listen.key, exposed+"callers need no credentials there; use a loopback address, --tls required with another identity than a header, or allow it with --insecure", listen.address)
 		case listen.key != "gossip":
-			p.add(listen.key, exposed+"this version has no credentials; use a loopback address, or allow it with --insecure", listen.address)
+			p.add(listen.key, exposed+"callers need no credentials; use a loopback address, --tls required with --tls-client-auth require, or allow it with --insecure", listen.address)
 		case c.ClusterKeyFile == "":
 			p.add(listen.key, exposed+"gossip is not encrypted; set --cluster-key-file, or allow it with --insecure", listen.address)
 		}

@@ -301,7 +301,7 @@ type connKey struct{}
 
 // HTTPContext is for http.Server.ConnContext: see [FromContext].
 func HTTPContext(ctx context.Context, c net.Conn) context.Context {
-	if limited, ok := c.(*Conn); ok {
+	if limited := Of(c.RemoteAddr()); limited != nil {
 		return context.WithValue(ctx, connKey{}, limited)
 	}
 	return ctx
@@ -328,8 +328,8 @@ func FromContext(ctx context.Context) *Conn {
 
 // HTTPState is for http.Server.ConnState: it tells connections when they are idle.
 func HTTPState(c net.Conn, state http.ConnState) {
-	limited, ok := c.(*Conn)
-	if !ok {
+	limited := Of(c.RemoteAddr())
+	if limited == nil {
 		return
 	}
 	switch state {

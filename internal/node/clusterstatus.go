@@ -33,6 +33,9 @@ type ClusterStatus struct {
 	Departed    []Departure        `json:"departed,omitempty"`
 	PolicySkew  []DigestGroup      `json:"policy_skew,omitempty"` // see [cluster.View.PolicySkew]
 	EnvoySkew   []DigestGroup      `json:"envoy_skew,omitempty"`  // see [cluster.View.RulesSkew]
+	// Unvouched are nodes in gossip that are not taken for the members that they claim to
+	// be, because their certificates do not show it.
+	Unvouched []cluster.Unvouched `json:"unvouched,omitempty"`
 	// Problem says why missing members could not be reached lately.
 	Problem     string    `json:"problem,omitempty"`
 	LastContact time.Time `json:"last_contact,omitzero"`
@@ -92,7 +95,7 @@ func (n *Node) clusterStatus(routed peer.Status, stats *limiter.Stats) ClusterSt
 		View: c.View.Number, RingDigest: routed.Ring, Roster: routed.Roster,
 		Outbox: routed.Outbox, Fallbacks: routed.Fallbacks,
 		PolicySkew: c.PolicySkew, EnvoySkew: c.RulesSkew,
-		Problem: c.Problem, LastContact: c.LastContact, HealthScore: c.HealthScore, Keys: c.Keys,
+		Unvouched: c.Unvouched, Problem: c.Problem, LastContact: c.LastContact, HealthScore: c.HealthScore, Keys: c.Keys,
 	}
 	member := func(m cluster.Member) MemberStatus {
 		return MemberStatus{

@@ -4,7 +4,6 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,8 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/bucketring/bucketring/cluster"
@@ -86,11 +83,6 @@ func (n *Node) openEnvoy() (err error) {
 		if e.listener, err = n.listen("envoy", c.EnvoyListen, nil, nil); err != nil {
 			return fmt.Errorf("listen on envoy_listen: %w", err)
 		}
-		if c.EnvoyCertFile != "" {
-			if _, err := n.envoyTLS(); err != nil {
-				return err
-			}
-		}
 	}
 	if c.EnvoyHTTP != "" {
 		if e.httpListener, err = n.listen("envoy_http", c.EnvoyHTTP, nil, listenlimit.HTTPRefusal()); err != nil {
@@ -135,12 +127,7 @@ func (n *Node) openEnvoyServers() {
 		MaxConnectionAge: n.config.EnvoyConnectionAge, MaxConnectionAgeGrace: n.config.EnvoyConnectionGrace,
 		Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Services: n.services(),
 	}
-	if n.config.EnvoyCertFile != "" {
-		o.Server = append(o.Server, grpc.Creds(credentials.NewTLS(&tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.envoyServerTLS() },
-		})))
-	}
+	o.Server = n.envoyCredentials()
 	n.envoy.grpc = server.NewGRPC(nil, o)
 }
 
@@ -189,18 +176,6 @@ func (n *Node) reloadEnvoy() {
 	if err := n.envoy.files.Reload(); err != nil {
 		n.envoy.files.logFailure(err)
 	}
-}
-
-// planeCredentials returns the credentials for the control plane.
-func (n *Node) planeCredentials() (grpc.DialOption, error) {
-	if n.config.EnvoyCAFile == "" {
-		return grpc.WithTransportCredentials(insecure.NewCredentials()), nil
-	}
-	c, err := n.envoyTLS()
-	if err != nil {
-		return nil, err
-	}
-	return grpc.WithTransportCredentials(credentials.NewTLS(c)), nil
 }
 
 // EnvoyStatus is the status of Envoy's rate limit service.

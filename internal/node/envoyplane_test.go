@@ -74,12 +74,15 @@ func newIdentity(t *testing.T) identity {
 // tls returns a configuration for servers and clients.
 func (id identity) tls(t *testing.T) *tls.Config {
 	t.Helper()
-	n := &Node{config: &config.Config{EnvoyCertFile: id.cert, EnvoyKeyFile: id.key, EnvoyCAFile: id.ca}}
-	c, err := n.envoyTLS()
+	pair, err := tls.LoadX509KeyPair(id.cert, id.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	pool := x509.NewCertPool()
+	pool.AddCert(pair.Leaf)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+	}
 }
 
 // startPlane serves one domain over mutual TLS, like Envoy Gateway.

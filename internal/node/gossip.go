@@ -45,7 +45,7 @@ func (n *Node) newCluster() (*cluster.Cluster, error) {
 	}
 	return cluster.New(cluster.Options{
 		Name: c.Name, Boot: n.boot,
-		Bind: bind, Advertise: advertise, GRPC: portOf(n.grpcListener), HTTP: portOf(n.httpListener),
+		Bind: bind, Advertise: advertise, GRPC: portOf(n.grpcListener), HTTP: portOf(n.httpListener), TLS: n.config.TLS.On(), Vouch: n.vouch(),
 		Seeds: c.Join, Label: c.Cluster, Keys: n.keys.current(), Insecure: c.Insecure,
 		Ring: cluster.ID(ring.Layout()), Policy: cluster.ID(n.policies.Current().Version()),
 		Logger: n.log, Registry: n.registry, Connections: n.connections.metrics,

@@ -138,7 +138,7 @@ func topologyOf(v *cluster.View) peer.Topology {
 		if !m.GRPC.IsValid() {
 			continue // peers cannot connect to it
 		}
-		member := peer.Member{Name: m.Name, Boot: runNumber(m.Boot), GRPC: m.GRPC.String(), Gossip: addressText(m.Gossip)}
+		member := peer.Member{Name: m.Name, Boot: runNumber(m.Boot), GRPC: m.GRPC.String(), TLS: m.TLS, Gossip: addressText(m.Gossip)}
 		switch m.State {
 		case cluster.Serving:
 			t.Serving = append(t.Serving, member)

@@ -14,6 +14,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,7 +29,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -65,6 +65,8 @@ type Options struct {
 	// crash, and logs the shutdown at debug level. It is for members that all end
 	// together.
 	SkipLeave bool
+
+	wrapListener func(net.Listener) net.Listener // of HTTP, gRPC and the proxy, for tests; nil: not
 }
 
 // Node is one member of the cluster. Its methods are safe for concurrent use, but
@@ -77,6 +79,7 @@ type Node struct {
 	started         time.Time
 	skipLeave       bool
 	expectedMembers int
+	wrapListener    func(net.Listener) net.Listener // for tests; nil: not
 
 	engine         *limiter.Engine
 	fallbackEngine *limiter.Engine // decides when an owner cannot be reached
@@ -88,6 +91,7 @@ type Node struct {
 	tracer         *tracing.Tracer // nil: none
 
 	boot        cluster.Boot
+	tls         nodeTLS
 	keys        *clusterKeys
 	cluster     *cluster.Cluster
 	replication *replication.Host
@@ -133,7 +137,7 @@ func New(o Options) (*Node, error) {
 	}
 	now := time.Now()
 	n := &Node{
-		config: o.Config, log: o.Logger, onReady: o.OnReady, now: o.Now, started: now, skipLeave: o.SkipLeave, expectedMembers: o.ExpectedMembers,
+		config: o.Config, log: o.Logger, onReady: o.OnReady, now: o.Now, started: now, skipLeave: o.SkipLeave, expectedMembers: o.ExpectedMembers, wrapListener: o.wrapListener,
 		registry: newRegistry(), boot: newBoot(now), cleanups: cleanups{log: o.Logger},
 	}
 	if n.skipLeave {
@@ -147,6 +151,9 @@ func New(o Options) (*Node, error) {
 
 func (n *Node) assemble() error {
 	if err := n.openTracer(); err != nil {
+		return err
+	}
+	if err := n.openTLS(); err != nil { // before the journal: it changes nothing
 		return err
 	}
 	if err := n.openState(); err != nil {
@@ -242,7 +249,7 @@ func (n *Node) openCluster() (err error) {
 		Name: n.config.Name, Boot: runNumber(n.boot),
 		Local: local, Fallback: n.newFallback(local), Owners: n.replication,
 		Keys: n.keys.current, Timeout: n.config.ForwardTimeout,
-		Dial:   []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+		Credentials: n.memberCredentials, Certify: n.certify,
 		Logger: n.log, Registry: n.registry, Tracer: n.tracer,
 	})
 	return err
@@ -251,7 +258,7 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(server.Traced(n.router, n.tracer), server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services()})
+	n.grpc = server.NewGRPC(server.Traced(n.router, n.tracer), server.GRPCOptions{Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission, Services: n.services(), Server: n.grpcCredentials()})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.replication.Peer(n.router.Peer()))
 	n.http = httpapi.NewServer(tracing.Handler(httpapi.New(httpapi.Options{
@@ -293,6 +300,9 @@ func (n *Node) listen(name, address string, member func(netip.Addr) bool, refusa
 		}
 		return nil
 	})
+	if n.wrapListener != nil {
+		l = n.wrapListener(l)
+	}
 	return n.connections.Limit(l, name, member, refusal), nil
 }
 
@@ -340,9 +350,11 @@ func (n *Node) Run(ctx context.Context) error {
 
 	n.cleanups.push("stop servers", n.stopServers)
 	group.Go(func() error { return serve("gRPC", n.grpc.Serve(n.grpcListener), grpc.ErrServerStopped) })
-	group.Go(func() error { return serve("HTTP", n.http.Serve(n.httpListener), http.ErrServerClosed) })
+	group.Go(func() error {
+		return serve("HTTP", n.http.Serve(n.secureHTTP(n.httpListener, "http", callers(n.config.TLS.ClientAuth))), http.ErrServerClosed)
+	})
 	if n.proxy != nil {
-		group.Go(func() error { return n.proxy.Serve(n.proxyListener) })
+		group.Go(func() error { return n.proxy.Serve(n.secureHTTP(n.proxyListener, "proxy", tls.NoClientCert)) })
 	}
 	if e := n.envoy; e != nil && e.grpc != nil {
 		group.Go(func() error { return serve("Envoy", e.grpc.Serve(e.listener), grpc.ErrServerStopped) })

@@ -194,9 +194,11 @@ func (n *Node) openProxy() (err error) {
 	if n.proxyListener, err = n.listen("proxy", c.ProxyListen, nil, listenlimit.HTTPRefusal()); err != nil {
 		return fmt.Errorf("listen on proxy_listen: %w", err)
 	}
+	nodes := n.ownClient()
+	nodes.Timeout = proxyTimeout(c.ForwardTimeout)
 	n.proxy, err = NewProxy(c.Proxy, ProxyOptions{
 		Prefix: "proxy_", Policy: n.policies.Current, Logger: n.log, Registry: n.registry, Tracer: n.tracer,
-		Nodes: client.Options{Addrs: []string{dialable(n.grpcListener.Addr())}, Insecure: c.Insecure, Timeout: proxyTimeout(c.ForwardTimeout)},
+		Nodes: nodes,
 	})
 	if err != nil {
 		return err

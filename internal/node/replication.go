@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/bucketring/bucketring/cluster"
 	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/limiter"
@@ -21,7 +18,7 @@ import (
 func (n *Node) newReplication() (*replication.Host, error) {
 	h, err := replication.New(replication.Options{
 		Name: n.config.Name, Boot: runNumber(n.boot), Engine: n.replicatedEngine(), Now: n.now,
-		Keys: n.keys.current, Dial: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+		Keys: n.keys.current, Credentials: n.memberCredentials, Certify: n.certify,
 		Changed: func(int, continuity.Arrangement, continuity.Role) { n.router.OwnersChanged() },
 		Report:  func(repay continuity.Repay) { n.router.Report(repay) },
 		Logger:  n.log, Registry: n.registry,

@@ -102,6 +102,7 @@ type Status struct {
 	Journal       *journal.Status `json:"journal,omitempty"` // nil: memory only
 	Cluster       ClusterStatus   `json:"cluster"`
 	Envoy         *EnvoyStatus    `json:"envoy,omitempty"` // nil: off
+	TLS           *TLSStatus      `json:"tls,omitempty"`   // nil: off
 	// UsageLog is nil without one.
 	UsageLog *usagelog.Status `json:"usage_log,omitempty"`
 	// RefusedInMinute are the new calls that the node refused in the last minute, because
@@ -136,6 +137,7 @@ func (n *Node) Status() Status {
 		Cluster:       n.clusterStatus(routed, &stats),
 		Envoy:         n.envoyStatus(),
 		UsageLog:      n.usageStatus(),
+		TLS:           n.tlsStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),
 		HotKeys:         httpapi.HotKeysOf(n.ownHotKeys()),

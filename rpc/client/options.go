@@ -52,6 +52,9 @@ type Options struct {
 	// addresses other than loopback and Unix sockets unless Insecure is set; members
 	// at other addresses are then asked through Addrs.
 	TLS *tls.Config
+	// Credentials secure the connections in place of TLS, for certificates that are
+	// replaced while the program runs. They verify each server by themselves.
+	Credentials credentials.TransportCredentials
 	// Insecure allows plaintext to any address.
 	Insecure bool
 
@@ -108,6 +111,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// secure reports whether connections are encrypted.
+func (o Options) secure() bool { return o.TLS != nil || o.Credentials != nil }
+
 // validate returns every problem of o.
 func (o Options) validate() error {
 	var errs []error
@@ -115,12 +121,15 @@ func (o Options) validate() error {
 		switch target, local := parseAddr(addr); {
 		case target == "":
 			errs = append(errs, fmt.Errorf("addrs: must be host:port, got %q", addr))
-		case !local && o.TLS == nil && !o.Insecure:
+		case !local && !o.secure() && !o.Insecure:
 			errs = append(errs, fmt.Errorf("addrs: %s is not a loopback address: set TLS, or Insecure for plaintext", addr))
 		}
 	}
-	if o.TLS != nil && o.Insecure {
+	if o.secure() && o.Insecure {
 		errs = append(errs, errors.New("insecure: must not be set together with TLS"))
+	}
+	if o.TLS != nil && o.Credentials != nil {
+		errs = append(errs, errors.New("credentials: must not be set together with TLS"))
 	}
 	if o.Timeout < 0 {
 		errs = append(errs, fmt.Errorf("timeout: must not be negative, got %v", o.Timeout))
@@ -149,7 +158,10 @@ const (
 // dialOptions returns the options of a connection with the given backoff.
 func (o Options) dialOptions(maxBackoff time.Duration) []grpc.DialOption {
 	creds := insecure.NewCredentials()
-	if o.TLS != nil {
+	switch {
+	case o.Credentials != nil:
+		creds = o.Credentials
+	case o.TLS != nil:
 		creds = credentials.NewTLS(o.TLS)
 	}
 	reconnect := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff}

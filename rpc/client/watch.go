@@ -74,7 +74,7 @@ func (c *Client) watchRing(o Options, options []grpc.DialOption) {
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	w.mu.err = errNotConnected
 	w.peers.seeds = map[string]*node{}
-	w.peers.rules.anyAddress = o.TLS != nil || o.Insecure
+	w.peers.rules.anyAddress = o.secure() || o.Insecure
 	for _, n := range c.seeds {
 		target, local := parseAddr(n.addr)
 		w.peers.seeds[target] = n

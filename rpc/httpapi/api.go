@@ -123,6 +123,7 @@ const maxStreams = 100
 func NewServer(h http.Handler) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true) // with TLS
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler:           listenlimit.CountHTTP2(h),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
@@ -38,8 +39,14 @@ type Options struct {
 	// called for each handshake, so keys may change. Nil, or no keys: members need none.
 	Keys func() [][]byte
 	// Dial are options of the connections to other members. Transport credentials are
-	// required.
+	// required, here or by Credentials.
 	Dial []grpc.DialOption
+	// Credentials returns the credentials of a connection to a member, which takes TLS or not.
+	// Nil: Dial has them.
+	Credentials func(member string, tls bool) credentials.TransportCredentials
+	// Certify returns an error if the connection of a stream to this member, by its context,
+	// has no certificate for a member. Nil: members need none.
+	Certify func(ctx context.Context, member string) error
 	// Timeout bounds how long a call waits for its owner. 0: [DefaultTimeout].
 	Timeout time.Duration
 	// MaxOutbox bounds the calls in the outbox. 0: the outbox's default.

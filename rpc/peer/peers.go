@@ -36,6 +36,10 @@ type peer struct {
 
 // newPeer starts to connect. The first call opens the stream.
 func (r *Router) newPeer(m Member) (*peer, error) {
+	options := r.dial
+	if r.secure != nil {
+		options = append(slices.Clip(options), grpc.WithTransportCredentials(r.secure(m.Name, m.TLS)))
+	}
 	// The address is dialed as it is, and a host name is resolved at each attempt.
 	conn, err := grpc.NewClient("passthrough:///"+m.GRPC, append([]grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
@@ -47,7 +51,7 @@ func (r *Router) newPeer(m Member) (*peer, error) {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
 		grpc.WithDisableServiceConfig(),
-	}, r.dial...)...)
+	}, options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("member %s: address %q: %w", m.Name, m.GRPC, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/internal/tracing"
@@ -31,6 +32,8 @@ type Router struct {
 	ownerless       ownerless
 	keys            func() [][]byte
 	dial            []grpc.DialOption
+	secure          func(member string, tls bool) credentials.TransportCredentials // nil: dial has credentials
+	certify         func(ctx context.Context, member string) error                 // nil: members need no certificates
 	timeout         time.Duration
 	log             *slog.Logger
 	metrics         *metrics
@@ -72,7 +75,7 @@ func New(o Options) (*Router, error) {
 	o = o.withDefaults()
 	r := &Router{
 		name: o.Name, boot: o.Boot, local: o.Local, fallback: o.Fallback, owners: o.Owners,
-		keys: o.Keys, dial: o.Dial, timeout: o.Timeout, log: o.Logger,
+		keys: o.Keys, dial: o.Dial, secure: o.Credentials, certify: o.Certify, timeout: o.Timeout, log: o.Logger,
 		metrics: newMetrics(o.Registry), tracer: o.Tracer, drain: make(chan struct{}),
 	}
 	r.answered = newAnswered()

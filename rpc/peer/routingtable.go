@@ -146,7 +146,7 @@ func (t *Topology) view(targets *ring.Table) (continuity.View, map[string]replic
 	for state, members := range map[continuity.MemberState][]Member{continuity.Joining: t.Joining, continuity.Serving: t.Serving, continuity.Leaving: t.Leaving} {
 		for _, m := range members {
 			v.Members = append(v.Members, continuity.Member{ID: continuity.ID{Name: m.Name, Boot: m.Boot}, State: state})
-			addresses[m.Name] = replication.Address{GRPC: m.GRPC, Gossip: m.Gossip}
+			addresses[m.Name] = replication.Address{GRPC: m.GRPC, TLS: m.TLS, Gossip: m.Gossip}
 		}
 	}
 	slices.SortFunc(v.Members, func(a, b continuity.Member) int { return strings.Compare(a.Name, b.Name) })

@@ -27,7 +27,7 @@ const (
 
 // self is this member in handshakes.
 func (r *Router) self() handshake.Self {
-	return handshake.Self{Name: r.name, Boot: r.boot, Keys: r.keys, Versions: handshake.Current()}
+	return handshake.Self{Name: r.name, Boot: r.boot, Keys: r.keys, Certify: r.certify, Versions: handshake.Current()}
 }
 
 // open starts a stream to a member, for its link.

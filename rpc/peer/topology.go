@@ -7,6 +7,7 @@ type Member struct {
 	Name   string
 	Boot   uint64 // greater in each later run
 	GRPC   string // host:port
+	TLS    bool   // its gRPC takes TLS
 	Gossip string // host:port; "": not known
 }
 

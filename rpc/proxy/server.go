@@ -44,6 +44,7 @@ func NewServer(p *Proxy) *Server {
 	s.cancel = cancel
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true) // with TLS
 	protocols.SetUnencryptedHTTP2(true)
 	s.http = &http.Server{
 		Protocols:         protocols,

@@ -122,7 +122,7 @@ func (c *copier) open(ctx context.Context) error {
 		return nil
 	}
 	if c.conn == nil {
-		conn, err := c.link.newConn()
+		conn, err := c.link.host.newConn(c.link.to.Name, c.link.address)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/internal/notify"
@@ -23,6 +24,7 @@ import (
 // Address says where a member is.
 type Address struct {
 	GRPC   string // host:port
+	TLS    bool   // GRPC takes TLS
 	Gossip string // host:port; "": it has none, and is dead when GRPC refuses connections
 }
 
@@ -35,6 +37,7 @@ type Host struct {
 	clock     func() time.Duration
 	handshake handshake.Self
 	dial      []grpc.DialOption
+	secure    func(member string, tls bool) credentials.TransportCredentials // nil: dial has credentials
 	onChange  func(int, continuity.Arrangement, continuity.Role)
 	onReport  func(continuity.Repay)
 	log       *slog.Logger
@@ -85,8 +88,8 @@ func New(o Options) (*Host, error) {
 	}
 	n, words := o.Protocol.Partitions, (o.Protocol.Partitions+63)/64
 	h := &Host{
-		self: self, engine: o.Engine, now: o.Now, clock: o.Clock, dial: o.Dial, onChange: o.Changed, onReport: o.Report, log: o.Logger,
-		handshake: handshake.Self{Name: o.Name, Boot: o.Boot, Keys: o.Keys, Versions: handshake.Current()},
+		self: self, engine: o.Engine, now: o.Now, clock: o.Clock, dial: o.Dial, secure: o.Credentials, onChange: o.Changed, onReport: o.Report, log: o.Logger,
+		handshake: handshake.Self{Name: o.Name, Boot: o.Boot, Keys: o.Keys, Certify: o.Certify, Versions: handshake.Current()},
 		metrics:   newMetrics(o.Registry), pace: pacer{rate: o.CopyRate}, forgetAfter: o.Protocol.ForgetAfter(),
 		parts: make([]partition, n), dirty: make([]atomic.Uint64, words), urgent: make([]atomic.Uint64, words), wake: notify.New(),
 		frames: make(chan *inbound, framesQueued), copies: make(chan *fullCopy, 1),

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,10 +83,14 @@ func (l *loop) connect(to continuity.ID, address Address, former []continuity.ID
 // stop ends the goroutines of the link, soon.
 func (k *link) stop() { k.cancel() }
 
-// newConn returns a connection to the member.
-func (k *link) newConn() (*grpc.ClientConn, error) {
+// newConn returns a connection to a member.
+func (h *Host) newConn(member string, address Address) (*grpc.ClientConn, error) {
+	options := h.dial
+	if h.secure != nil {
+		options = append(slices.Clip(options), grpc.WithTransportCredentials(h.secure(member, address.TLS)))
+	}
 	// The address is dialed as it is, and a host name is resolved at each attempt.
-	return grpc.NewClient("passthrough:///"+k.address.GRPC, append([]grpc.DialOption{
+	return grpc.NewClient("passthrough:///"+address.GRPC, append([]grpc.DialOption{
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: minBackoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxBackoff},
@@ -93,7 +98,7 @@ func (k *link) newConn() (*grpc.ClientConn, error) {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 15 * time.Second, Timeout: 3 * time.Second}),
 		grpc.WithDisableServiceConfig(),
-	}, k.host.dial...)...)
+	}, options...)...)
 }
 
 // enqueue has a frame sent, or drops it if too much waits.
@@ -112,7 +117,7 @@ func (k *link) enqueue(b *[]byte) {
 }
 
 func (k *link) run(ctx context.Context) {
-	conn, err := k.newConn()
+	conn, err := k.host.newConn(k.to.Name, k.address)
 	if err != nil {
 		k.failed(fmt.Errorf("address %q: %w", k.address.GRPC, err))
 		return

@@ -4,6 +4,7 @@ package replication
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/internal/boottime"
@@ -41,8 +43,14 @@ type Options struct {
 	// Keys returns the cluster keys, as in rpc/peer. Nil: members need none.
 	Keys func() [][]byte
 	// Dial are options of the connections to other members. Transport credentials are
-	// required.
+	// required, here or by Credentials.
 	Dial []grpc.DialOption
+	// Credentials returns the credentials of a connection to a member, which takes TLS or not.
+	// Nil: Dial has them.
+	Credentials func(member string, tls bool) credentials.TransportCredentials
+	// Certify returns an error if the connection of a stream to this member, by its context,
+	// has no certificate for a member. Nil: members need none.
+	Certify func(ctx context.Context, member string) error
 	// CopyRate bounds the bytes of copies that this member sends in a second.
 	// 0: [DefaultCopyRate].
 	CopyRate int

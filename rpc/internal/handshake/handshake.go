@@ -9,6 +9,8 @@
 package handshake
 
 import (
+	"context"
+
 	"google.golang.org/grpc/codes"
 
 	"github.com/bucketring/bucketring/internal/text"
@@ -26,6 +28,9 @@ type Self struct {
 	Boot uint64
 	// Keys returns the cluster keys. The first one signs, and all are accepted.
 	Keys func() [][]byte
+	// Certify returns an error if the connection of a stream, by its context, has no
+	// certificate for a member. Nil: members need none.
+	Certify func(ctx context.Context, member string) error
 	// Versions that this member understands; usually [Current].
 	Versions Versions
 }
@@ -45,6 +50,7 @@ type CallerStream interface {
 
 // OwnerStream is the side of the member that is called.
 type OwnerStream interface {
+	Context() context.Context
 	Send(*pb.PeerAnswer) error
 	Recv() (*pb.PeerMessage, error)
 }
@@ -107,6 +113,11 @@ func (s Self) AsOwner(stream OwnerStream) (Peer, error) {
 	case hello.GetOwner() != s.Name:
 		return Peer{}, reject(WrongMember, codes.FailedPrecondition, "this is %s, not %s: check that each member advertises its own address",
 			s.Name, text.Quote(hello.GetOwner()))
+	}
+	if s.Certify != nil {
+		if err := s.Certify(stream.Context(), hello.GetMember()); err != nil {
+			return Peer{}, reject(WrongCertificate, codes.PermissionDenied, "%s: %s", text.Quote(hello.GetMember()), err.Error())
+		}
 	}
 	version, tooFar := checkVersions(s.Versions, text.Quote(hello.GetMember()), Versions{hello.GetProtocol(), hello.GetMinimumProtocol()})
 	welcome := &pb.PeerWelcome{

@@ -3,6 +3,7 @@
 package handshake
 
 import (
+	"context"
 	"io"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ type caller struct {
 
 	welcome *pb.PeerWelcome
 }
+
+func (c *caller) Context() context.Context { return context.Background() }
 
 func (c *caller) Recv() (*pb.PeerMessage, error) {
 	if c.welcome == nil {

@@ -12,17 +12,18 @@ import (
 
 // The results of a handshake, as labels.
 const (
-	OK           = "ok"
-	NoKey        = "no_key"        // one side has a cluster key, the other shows none
-	WrongKey     = "wrong_key"     // both have one, with nothing in common
-	WrongMember  = "wrong_member"  // another member or boot answers at the address
-	WrongVersion = "wrong_version" // there is no version of the protocol that both understand
-	Malformed    = "malformed"
-	Broken       = "broken" // the connection
+	OK               = "ok"
+	NoKey            = "no_key"            // one side has a cluster key, the other shows none
+	WrongKey         = "wrong_key"         // both have one, with nothing in common
+	WrongCertificate = "wrong_certificate" // the caller's connection has no certificate for its name
+	WrongMember      = "wrong_member"      // another member or boot answers at the address
+	WrongVersion     = "wrong_version"     // there is no version of the protocol that both understand
+	Malformed        = "malformed"
+	Broken           = "broken" // the connection
 )
 
 // Results lists all results.
-var Results = [...]string{OK, NoKey, WrongKey, WrongMember, WrongVersion, Malformed, Broken}
+var Results = [...]string{OK, NoKey, WrongKey, WrongCertificate, WrongMember, WrongVersion, Malformed, Broken}
 
 // The sides of a handshake, as labels.
 const (

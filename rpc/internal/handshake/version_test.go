@@ -3,6 +3,7 @@
 package handshake
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -26,6 +27,8 @@ func (e callerEnd) Send(m *pb.PeerMessage) error {
 func (e callerEnd) Recv() (*pb.PeerAnswer, error) { return <-e.answers, nil }
 
 type ownerEnd struct{ pipe }
+
+func (e ownerEnd) Context() context.Context { return context.Background() }
 
 func (e ownerEnd) Send(a *pb.PeerAnswer) error {
 	e.answers <- a
