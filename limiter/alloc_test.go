@@ -29,8 +29,12 @@ func TestNoAllocations(t *testing.T) {
 	for i := range limits {
 		limits[i].Amount, limits[i].Burst = 1e12, 0
 	}
-	for name, levels := range map[string]int{"one level": 1, "two levels": 2, "two levels, tracked": 2} {
-		n := newNode(t, limiter.Options{MaxIDs: 256})
+	for name, levels := range map[string]int{"one level": 1, "two levels": 2, "two levels, tracked": 2, "two levels, with a ledger, tracked": 2} {
+		o := limiter.Options{MaxIDs: 256}
+		if strings.Contains(name, "ledger") {
+			o.Ledger = noBooks{}
+		}
+		n := newNode(t, o)
 		isTracked := strings.HasSuffix(name, "tracked")
 		n.Track(limiter.PartitionOf("acme"), isTracked)
 		sets := []*limiter.LimitSet{mustSet(t, n.catalog, limits...), mustSet(t, n.catalog, limits[:4]...)}

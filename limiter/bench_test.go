@@ -200,13 +200,15 @@ func BenchmarkReserveSettle(b *testing.B) {
 		prefix     string
 		keys       uint32
 		ids, known int // used in turns, and remembered
+		ledger     limiter.Ledger
 	}{
-		{"", 1024, 1 << 17, 1 << 16},
-		{"hot_", 1, 64, 24},
+		{"", 1024, 1 << 17, 1 << 16, nil},
+		{"hot_", 1, 64, 24, nil},
+		{"ledger_", 1024, 1 << 17, 1 << 16, noBooks{}},
 	} {
 		ids := ids[:size.ids]
 		setup := func(b *testing.B) (*limiter.Engine, *limiter.Request, limiter.Time, walk) {
-			e := limiter.New(limiter.Options{MaxIDs: size.known})
+			e := limiter.New(limiter.Options{MaxIDs: size.known, Ledger: size.ledger})
 			r := &limiter.Request{Plan: benchPlan(b, e, len(names[0])), Requests: 1, InputTokens: 900, OutputTokens: 100}
 			return e, r, benchStart, walk{mask: size.keys - 1}
 		}

@@ -16,6 +16,7 @@ type reservation struct {
 	// slice means that the reservation is a slice, see lend: charge.estimate is what its
 	// holder may spend, and charge.charged also has the margin.
 	slice bool
+	label uint32 // first block of the label, see setLabel; 0 = none
 }
 
 // isSlice reports whether an entry is that of a slice.

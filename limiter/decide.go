@@ -76,6 +76,7 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		entry.body = body
 		if reserve {
 			p.reservations.at(entry.reservation()).keyHash = keyHash
+			p.labelReservation(entry, r, now)
 			if entry.value[1] = granted; outcome == Degraded {
 				entry.set(flagDegraded)
 			}
@@ -87,6 +88,9 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	if p.chargeAll(d, r, entry, now) || entry != nil {
 		p.seq++
 		d.Change, d.Large = p.seq, d.Large || reserve
+	}
+	if !reserve {
+		p.tellCheck(root, r, false, now)
 	}
 	d.Outcome, d.GrantedOutputTokens = outcome, granted
 	p.reportLimits(d, r, now)

@@ -65,11 +65,12 @@ func (s *stateEncoder) reservation(entry *idEntry) {
 	s.extras(entry)
 }
 
-// extras writes what few reservations have. Without it, the item is that of versions that
-// know no extras.
+// extras writes what few reservations have, and labels. Without them, the item is that of
+// versions that know none.
 func (s *stateEncoder) extras(entry *idEntry) {
 	terms, x := s.p.terms.at(entry.terms()), s.p.extrasOf(entry)
-	if x == (extras{}) && terms.hasUsualExtras() {
+	labelled := s.p.reservations.at(entry.reservation()).label != 0
+	if x == (extras{}) && terms.hasUsualExtras() && !labelled {
 		return
 	}
 	for _, n := range x.numbers() {
@@ -79,6 +80,9 @@ func (s *stateEncoder) extras(entry *idEntry) {
 		s.int(*n)
 	}
 	s.string(terms.ServiceTiers.table)
+	if labelled {
+		s.buf = s.p.appendLabelOf(s.buf, entry) // the rest of the item
+	}
 }
 
 // charge writes a charge. Its period is needed only while the charge may change.

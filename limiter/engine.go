@@ -32,6 +32,10 @@ type Options struct {
 	MaxIDs int
 	// HotKeys counts calls by their key, for [Engine.HotKeys].
 	HotKeys bool
+	// Ledger learns what calls are charged in the end. With one, the engine lends no slices
+	// of limits, because what is charged from slices is not known by call, and it keeps the
+	// key, id and model of every live reservation.
+	Ledger Ledger
 }
 
 func (o Options) withDefaults() Options {
@@ -58,6 +62,7 @@ type Engine struct {
 	seed           maphash.Seed // of the record tables; no decision depends on it
 	maxPerRoot     int
 	sampler        *sampler // nil: hot keys are not counted
+	ledger         Ledger   // nil: none
 	keys           *quota
 	ids            *idPool
 	copiedKeys     *quota // of closed partitions
@@ -87,6 +92,7 @@ func New(o Options) *Engine {
 		keys: newQuota(o.MaxKeys), copiedKeys: newQuota(o.MaxKeys), copiedIDs: newQuota(o.MaxIDs), ids: &idPool{quota: *newQuota(o.MaxIDs), reserve: int64(o.MaxIDs / idReserve)}, reserve: int64(o.MaxKeys / reserve),
 	}
 	e.idSeed = maphash.String(e.seed, "ids")
+	e.ledger = o.Ledger
 	if o.HotKeys {
 		e.sampler = newSampler(e.seed)
 	}

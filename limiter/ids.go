@@ -318,6 +318,7 @@ func (p *partition) freeReservation(entry *idEntry) {
 		}
 	}
 	p.setExtras(entry, extras{})
+	p.freeLabel(entry)
 	p.terms.release(entry.terms())
 	p.reservations.free(entry.reservation())
 }

@@ -119,6 +119,7 @@ func (p *partition) holdKept(entryID uint32, slice *idEntry, keyHash uint64, k *
 		ttl = DefaultTTL
 	}
 	res.keyHash, res.ttl, res.input, res.estimated = keyHash, int64(ttl), r.InputTokens, r.EstimatedInput
+	p.labelReservation(entry, r, now)
 	entry.due = satAdd(int64(min(max(k.Left, 0), ttl)), now.Mono)
 	p.heapPush(entryID)
 }

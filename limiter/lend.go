@@ -60,8 +60,8 @@ var errSliceID = &ConflictError{"the id is that of a slice"}
 // [Engine.Return]; if that is not done within the lease, which the engine counts longer, see
 // [slice.Kept], the slice counts as spent in full at the end of its lease.
 //
-// It lends nothing, changes no usage and returns false if r would be denied, degraded or
-// forced, a limit of r has [SlicesOff], or l.Client is set and a limit that r costs something
+// It lends nothing, changes no usage and returns false if the engine has a [Ledger], if r would
+// be denied, degraded or forced, a limit of r has [SlicesOff], or l.Client is set and a limit that r costs something
 // has not [SlicesClients]; if less than a fifth of a limit's capacity is left, or the slice
 // would hold fewer than four calls, see [slice.Size]; if the lease would be shorter than
 // [slice.LeastLease]; if no enforced limit bounds the slice; or if the root has its share of
@@ -82,7 +82,7 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 	if now, err = p.beginLoan(now, root, l.ID); err != nil {
 		return false, err
 	}
-	if r.Force || !p.assemble(d, r, now) {
+	if r.Force || p.engine.ledger != nil || !p.assemble(d, r, now) {
 		return false, nil
 	}
 	output := r.OutputTokens

@@ -59,6 +59,8 @@ type memory struct {
 	reading      *StateWriter // of the message in progress, or nil
 	slices       uint32       // entries of slices
 	credits      uint32       // records of credits
+	labels       uint32       // reservations with a label
+	forLedger    *ledgerMemory
 }
 
 func newPartition(e *Engine) partition {

@@ -183,6 +183,9 @@ func (d *restorer) reservation(entry *idEntry) {
 	}
 	entry.setReservation(reservationID, d.p.terms.share(&t.Rates, t.basis, tier, version))
 	d.p.setExtras(entry, x)
+	if len(d.buf) > 0 {
+		d.label(entry)
+	}
 }
 
 // extras reads what few reservations have.
@@ -205,6 +208,21 @@ func (d *restorer) extras(t *terms) (x extras) {
 		d.fail("%w", err)
 	}
 	return x
+}
+
+// label reads the rest of an item, the label of a reservation that can change.
+func (d *restorer) label(entry *idEntry) {
+	switch _, err := labelOf(d.buf); {
+	case d.err != nil:
+		return
+	case err != nil:
+		d.fail("%w", err)
+	case len(d.buf) > maxLabel || !entry.canChange() || d.p.isSlice(entry):
+		d.fail("%d bytes of a label are too many, or not expected", len(d.buf))
+	default:
+		d.p.setLabel(entry, d.buf)
+		d.buf = nil
+	}
 }
 
 func (d *restorer) charge(entry *idEntry) {

@@ -54,6 +54,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		}
 		p.reportCharge(&it, d, now)
 	}
+	p.tellSettled(root, entry, u, n, x, &v, now)
 	switch {
 	case u.Final:
 		p.end(entryID, entry, idSettled, now)
@@ -89,6 +90,7 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 		p.numberChange(d)
 		p.entryChanged(entryID)
 		p.refundAll(entry, key, now)
+		p.tellCancelled(root, entry, now)
 		p.end(entryID, entry, idCancelled, now)
 	default:
 		d.repeats(p)
@@ -331,6 +333,7 @@ func (p *partition) end(entryID uint32, entry *idEntry, s idState, now Time) {
 		}
 	}
 	entry.setState(s)
+	p.freeLabel(entry)
 }
 
 // expire ends a lease: it frees the slots and lowers the charge to the input or the
@@ -371,6 +374,7 @@ func (p *partition) expireCharging(entryID uint32, asCharged bool, now Time) {
 			p.correct(&it, now, max(inputCost[dim], progressCost[dim]))
 		}
 	}
+	p.tellExpired(entry, &inputCost, &progressCost, now)
 	p.heapRemove(entryID)
 	p.pushEnded(entryID, now)
 	entry.setState(idExpired)

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/bucketring/bucketring/internal/keypath"
 )
 
 // The attempts that got the answer of an entry are listed by tags: those of a
@@ -153,6 +155,7 @@ func (p *partition) withdrawReservation(now Time, entryID uint32, entry *idEntry
 		p.deleteEntry(entryID)
 	case idExpired:
 		p.refundAll(entry, key, now)
+		p.tellCancelled(p.accounts.at(entry.account()).root, entry, now)
 		p.expired--
 		entry.setState(idCancelled)
 		p.buryEntry(entryID)
@@ -186,6 +189,7 @@ func (p *partition) refundCheck(now Time, entryID uint32, entry *idEntry, r *Req
 			a.refund(entry.checkCost(r, a.limit.Dimension), entry.age(now), now)
 		}
 	}
+	p.tellCheck(keypath.RootHash(r.Key), r, true, now)
 	p.buryEntry(entryID)
 }
 

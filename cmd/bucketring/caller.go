@@ -130,8 +130,6 @@ func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorde
 		return errorWithHint(errors.New(server+": "+a.message()), tokenHint)
 	case http.StatusNotFound, http.StatusConflict:
 		return errorWithHint(errors.New(a.message()), "")
-	case http.StatusForbidden:
-		return errorWithHint(errors.New(a.message()), "the command on the machine of the node")
 	case http.StatusServiceUnavailable:
 		if said := status.Convert(err).Message(); c.hint != "" && !strings.HasPrefix(said, "connection error") {
 			return errorWithHint(errors.New(said), c.hint)

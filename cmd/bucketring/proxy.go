@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -89,8 +90,13 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	if err != nil {
 		return errorWithHint(err, "bucketring certs --help")
 	}
+	tracer, err := node.NewTracer(c.Tracing, "bucketring-proxy", hostname(), log, registry)
+	if err != nil {
+		return errorWithHint(err, "bucketring proxy --help")
+	}
+	defer node.CloseTracer(tracer, log)
 	p, err := node.NewProxy(c.Proxy, node.ProxyOptions{
-		Policy: policies.Current, Logger: log, Registry: registry,
+		Policy: policies.Current, Logger: log, Registry: registry, Tracer: tracer,
 		Nodes: secure.Nodes(client.Options{Addrs: c.Servers, Insecure: c.Insecure, TokenFile: c.NodeTokenFile}),
 	})
 	if err != nil {
@@ -142,6 +148,12 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 	err = errors.Join(p.Drain(finishing), health.Close())
 	stopWork()
 	return errors.Join(err, group.Wait())
+}
+
+// hostname is the name of a proxy in its spans.
+func hostname() string {
+	name, _ := os.Hostname()
+	return name
 }
 
 func listenBoth(first, second string) (a, b net.Listener, err error) {

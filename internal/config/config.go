@@ -32,6 +32,12 @@ type Config struct {
 	Data          string        `key:"data" help:"directory that keeps usage across restarts; empty means memory only"`
 	SnapshotEvery time.Duration `key:"snapshot_every" default:"1m" help:"least time between snapshots, which replace a journal in the data directory that has grown large"`
 
+	UsageLog     string `key:"usage_log" help:"file that gets a line for each call that was charged, for billing; set it on all members; empty means none"`
+	UsageLogSize int    `key:"usage_log_size" default:"104857600" help:"size in bytes at which --usage-log is renamed, with the time in its name, and begun again; 0 means never"`
+	UsageLogKeep int    `key:"usage_log_keep" help:"number of renamed files of --usage-log that are kept; 0 means all"`
+
+	Tracing Tracing
+
 	EnvoyConfig   string `key:"envoy_config" help:"file or directory with the rules of Envoy's rate limit service, in the format of envoyproxy/ratelimit, reloaded when it changes; this or --envoy-xds turns the service on, at the address of --grpc"`
 	EnvoyXDS      string `key:"envoy_xds" help:"host:port of a control plane that serves the rules of Envoy's rate limit service, such as Envoy Gateway"`
 	EnvoyXDSNode  string `key:"envoy_xds_node" default:"default" help:"name of this node at the control plane"`

@@ -58,6 +58,8 @@ type StandaloneProxy struct {
 	DrainDelay      time.Duration `key:"drain_delay" help:"time at shutdown between becoming unready and rejecting calls"`
 	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"15s" help:"time at shutdown for calls in progress to finish; those that do not are cut off and charged their output so far"`
 
+	Tracing Tracing
+
 	LogLevel  string `key:"log_level" default:"info" help:"debug, info, warn or error"`
 	LogFormat string `key:"log_format" default:"auto" help:"json, text, or auto: text on a terminal"`
 }
@@ -117,6 +119,7 @@ func (c *StandaloneProxy) Validate() error {
 	}
 	p.notNegative("drain_delay", c.DrainDelay)
 	p.notNegative("shutdown_timeout", c.ShutdownTimeout)
+	c.Tracing.validate(&p)
 	p.log(c.LogLevel, c.LogFormat)
 	return errors.Join(p...)
 }

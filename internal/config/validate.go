@@ -37,6 +37,8 @@ func (c *Config) Validate() error {
 	p.notNegative("drain_delay", c.DrainDelay)
 	p.notNegative("shutdown_timeout", c.ShutdownTimeout)
 	p.notNegative("join_timeout", c.JoinTimeout)
+	c.validateUsageLog(&p)
+	c.Tracing.validate(&p)
 	p.log(c.LogLevel, c.LogFormat)
 	if c.ProxyListen != "" {
 		c.Proxy.validate("proxy_", &p)

@@ -109,10 +109,12 @@ func TestIdleConnectionsGiveWay(t *testing.T) {
 	})
 }
 
-// TestNoDebug: nothing of the process can be seen or stopped over the network.
+// TestNoDebug: nothing of the process can be seen or stopped over the network. Profiles are
+// for callers on the machine of the node only, at its HTTP address.
 func TestNoDebug(t *testing.T) {
 	n := start(t, func(c *config.Config) {
 		c.EnvoyConfig, c.EnvoyHTTP = t.TempDir(), "127.0.0.1:0"
+		c.HTTP, c.Insecure = "0.0.0.0:0", true
 		if err := os.WriteFile(filepath.Join(c.EnvoyConfig, "rules.yaml"), []byte("domain: x\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -124,9 +126,36 @@ func TestNoDebug(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = answer.Body.Close()
-			if answer.StatusCode != http.StatusNotFound {
-				t.Errorf("GET %s%s = %s, want 404", address, path, answer.Status)
+			want := http.StatusNotFound
+			if strings.HasPrefix(path, "/debug/pprof/") && address == n.HTTPAddr() {
+				want = http.StatusOK // the test is on the machine of the node
 			}
+			if answer.StatusCode != want {
+				t.Errorf("GET %s%s = %s, want %d", address, path, answer.Status, want)
+			}
+		}
+	}
+	_, port, err := net.SplitHostPort(n.HTTPAddr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addresses {
+		ip, ok := a.(*net.IPNet)
+		if !ok || !ip.IP.IsGlobalUnicast() || ip.IP.To4() == nil {
+			continue
+		}
+		// To this address of the machine, a connection comes from it, too.
+		answer, err := http.Get("http://" + net.JoinHostPort(ip.IP.String(), port) + "/debug/pprof/heap")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode != http.StatusForbidden {
+			t.Errorf("GET /debug/pprof/heap from %s = %s, want 403", ip.IP, answer.Status)
 		}
 	}
 	conn, err := grpc.NewClient(n.GRPCAddr(), grpc.WithTransportCredentials(insecure.NewCredentials()))

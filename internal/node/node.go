@@ -38,6 +38,8 @@ import (
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/listenlimit"
+	"github.com/bucketring/bucketring/internal/tracing"
+	"github.com/bucketring/bucketring/internal/usagelog"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
@@ -89,6 +91,8 @@ type Node struct {
 	lists          *changeLists
 	journal        *journal.Journal // nil: memory only
 	registry       *prometheus.Registry
+	usage          *usagelog.Log   // nil: none
+	tracer         *tracing.Tracer // nil: none
 
 	boot        cluster.Boot
 	tls         nodeTLS
@@ -153,6 +157,9 @@ func New(o Options) (*Node, error) {
 }
 
 func (n *Node) assemble() error {
+	if err := n.openTracer(); err != nil {
+		return err
+	}
 	if err := n.openTLS(); err != nil { // before the journal: it changes nothing
 		return err
 	}
@@ -179,9 +186,13 @@ func (n *Node) assemble() error {
 // openState creates the engine and the policy, and restores the state on disk.
 func (n *Node) openState() (err error) {
 	c := n.config
+	ledger, err := n.openUsageLog()
+	if err != nil {
+		return err
+	}
 	catalog := limiter.NewCatalog()
 	n.engine = limiter.New(limiter.Options{
-		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs, HotKeys: true,
+		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs, HotKeys: true, Ledger: ledger,
 	})
 	n.lists = newChangeLists(n.engine)
 	if n.policies, err = source.New(source.Options{
@@ -253,7 +264,7 @@ func (n *Node) openCluster() (err error) {
 		Local: local, Fallback: n.newFallback(local), Owners: n.replication,
 		Keys: n.keys.current, Timeout: n.config.ForwardTimeout,
 		Credentials: n.memberCredentials, Certify: n.certify,
-		Logger: n.log, Registry: n.registry,
+		Logger: n.log, Registry: n.registry, Tracer: n.tracer,
 	})
 	return err
 }
@@ -261,17 +272,17 @@ func (n *Node) openCluster() (err error) {
 // openServers creates the servers, which do not serve yet.
 func (n *Node) openServers() {
 	n.health = server.NewHealth(healthpb.HealthCheckResponse_NOT_SERVING)
-	n.grpc = server.NewGRPC(n.router, server.GRPCOptions{
+	n.grpc = server.NewGRPC(server.Traced(n.router, n.tracer), server.GRPCOptions{
 		Health: n.health, Logger: n.log, Streams: n.streams, Rejections: n.rejections, Admission: n.admission,
 		Access: n.access, Services: append(n.services(), n.admin.GRPC()), Server: n.grpcCredentials(),
 	})
 	n.openEnvoyServers()
 	pb.RegisterPeerServer(n.grpc, n.replication.Peer(n.router.Peer()))
-	n.http = httpapi.NewServer(httpapi.New(httpapi.Options{
-		Service:    n.router,
+	n.http = httpapi.NewServer(tracing.Handler(httpapi.New(httpapi.Options{
+		Service:    server.Traced(n.router, n.tracer),
 		Ready:      n.Ready,
 		Safe:       n.Safe,
-		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry}),
+		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{Registry: n.registry, EnableOpenMetrics: n.tracer != nil}), // for exemplars
 		Status:     func() any { return n.Status() },
 		Partitions: func(ctx context.Context, member string) (any, error) { return n.Partitions(ctx, member) },
 		Forget:     n.Forget,
@@ -281,7 +292,7 @@ func (n *Node) openServers() {
 		Admission:  n.admission,
 		Access:     n.access,
 		Logger:     n.log,
-	}))
+	}), n.tracer))
 	n.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "bucketring_safe_to_lose_a_node", Help: "1 if any one node may be restarted or lost now without the loss of a charge, as this node knows it.",
 	}, func() float64 { return boolGauge(n.Safe() == nil) }))
@@ -347,6 +358,9 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return n.followViews(work) })
 	if n.journal != nil {
 		group.Go(func() error { return n.journal.Run(work) })
+	}
+	if n.usage != nil {
+		group.Go(func() error { return n.usage.Run(work) })
 	}
 	group.Go(func() error { return n.sweep(work) })
 	group.Go(func() error { return n.processors.watch(work) })

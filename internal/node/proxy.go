@@ -17,6 +17,7 @@ import (
 	"github.com/bucketring/bucketring/internal/jwtverify"
 	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/listenlimit"
+	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/proxy"
@@ -37,6 +38,7 @@ type ProxyOptions struct {
 	Prefix   string // of the names of settings in errors
 	Policy   func() *policy.Policy
 	Nodes    client.Options
+	Tracer   *tracing.Tracer // nil: no spans
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
 }
@@ -45,7 +47,10 @@ type ProxyOptions struct {
 func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	p = &Proxy{settings: c, log: o.Logger}
 	invalid := func(key string, err error) error { return fmt.Errorf("%s%s: %w", o.Prefix, key, err) }
-	options := proxy.Options{ResponseHeaderTimeout: c.UpstreamTimeout}
+	options := proxy.Options{ResponseHeaderTimeout: c.UpstreamTimeout, Tracer: o.Tracer}
+	if o.Tracer != nil {
+		o.Nodes.Trace = tracing.LinkOf
+	}
 	if options.Upstream, err = proxy.ParseUpstream(c.Upstream); err != nil {
 		return nil, invalid("upstream", err)
 	}
@@ -194,7 +199,7 @@ func (n *Node) openProxy() (err error) {
 	nodes.Timeout = proxyTimeout(c.ForwardTimeout)
 	n.asCaller(&nodes)
 	n.proxy, err = NewProxy(c.Proxy, ProxyOptions{
-		Prefix: "proxy_", Policy: n.policies.Current, Logger: n.log, Registry: n.registry,
+		Prefix: "proxy_", Policy: n.policies.Current, Logger: n.log, Registry: n.registry, Tracer: n.tracer,
 		Nodes: nodes,
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/buildinfo"
 	"github.com/bucketring/bucketring/internal/journal"
+	"github.com/bucketring/bucketring/internal/usagelog"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/peer"
@@ -104,6 +105,8 @@ type Status struct {
 	Cluster       ClusterStatus   `json:"cluster"`
 	Envoy         *EnvoyStatus    `json:"envoy,omitempty"` // nil: off
 	TLS           *TLSStatus      `json:"tls,omitempty"`   // nil: off
+	// UsageLog is nil without one.
+	UsageLog *usagelog.Status `json:"usage_log,omitempty"`
 	// RefusedInMinute are the new calls that the node refused in the last minute, because
 	// it was overloaded.
 	RefusedInMinute int64 `json:"refused_in_minute"`
@@ -136,6 +139,7 @@ func (n *Node) Status() Status {
 		Journal:       n.journalStatus(),
 		Cluster:       n.clusterStatus(routed, &stats),
 		Envoy:         n.envoyStatus(),
+		UsageLog:      n.usageStatus(),
 		TLS:           n.tlsStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),

@@ -41,6 +41,9 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 	c.budget.Deposit()
 	e := call.wrapping()
 	e.hints = hints{&c.strings, f.key, f.requestID}
+	if c.trace != nil {
+		ctx = traced(ctx, e, c.trace(ctx))
+	}
 	// The owner may not know the id of a reservation that another member made, in fallback or
 	// from a slice; every node can find that member.
 	if maker, _ := requestid.Split(f.requestID); c.ring != nil && !f.tooLarge() && maker == "" {

@@ -25,6 +25,7 @@ type Client struct {
 	next        atomic.Uint32 // round robin over the nodes, for calls that are sent alone
 	timeout     time.Duration
 	maxAttempts int
+	trace       func(context.Context) []byte // nil: nothing is traced
 	budget      overload.RetryBudget
 	ring        *ringWatcher   // nil if Options.DisableOwnerRouting
 	strings     stringInterner // of answers
@@ -44,7 +45,7 @@ func Dial(o Options) (*Client, error) {
 	if err := o.openToken(); err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	c := &Client{timeout: o.Timeout, maxAttempts: o.MaxAttempts}
+	c := &Client{timeout: o.Timeout, maxAttempts: o.MaxAttempts, trace: o.Trace}
 	opts := o.dialOptions(maxSeedBackoff)
 	for _, addr := range o.Addrs {
 		target, _ := parseAddr(addr)

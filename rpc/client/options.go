@@ -93,6 +93,12 @@ type Options struct {
 	// unary interceptors do not see them.
 	DialOptions []grpc.DialOption
 
+	// Trace returns the span that a call with that context belongs to: the trace id, the id
+	// of the span and the flags of W3C's traceparent, in 16, 8 and 1 bytes; nil if it is not
+	// sampled. Nodes that trace then make spans below it. It is called for each call. Nil: no
+	// call is traced.
+	Trace func(context.Context) []byte
+
 	token      *tokenfile.Source                                        // nil: none
 	lookupHost func(ctx context.Context, host string) ([]string, error) // set by tests
 }

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -93,6 +94,7 @@ func New(o Options) http.Handler {
 		"/healthz":    {http.MethodGet, a.livez},
 		"/readyz":     {http.MethodGet, a.readyz},
 		"/safez":      {http.MethodGet, a.safez},
+		pprofPath:     {http.MethodGet, a.forAdmins(a.profile)},
 	}
 	if o.Status != nil {
 		a.routes["/status"] = route{http.MethodGet, a.showStatus}
@@ -184,6 +186,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 	found, ok := a.routes[r.URL.Path]
+	if !ok && strings.HasPrefix(r.URL.Path, pprofPath) {
+		found, ok = a.routes[pprofPath], true
+	}
 	if !ok {
 		return &problem{
 			status:  http.StatusNotFound,

@@ -77,8 +77,6 @@ func problemOf(e *pb.Error) *problem {
 		p.status, p.Code = http.StatusForbidden, "forbidden"
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
 		p.status, p.Code = http.StatusServiceUnavailable, "unavailable"
-	case codes.PermissionDenied:
-		p.status, p.Code = http.StatusForbidden, "forbidden"
 	case codes.FailedPrecondition:
 		p.status, p.Code = http.StatusConflict, "failed_precondition"
 	default:

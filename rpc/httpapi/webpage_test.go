@@ -101,7 +101,7 @@ func TestRejectedRequestsAreCounted(t *testing.T) {
 	for _, r := range []struct{ method, path, body string }{
 		{"GET", "/nowhere", ""},
 		{"POST", "/v2/check", ""},
-		{"GET", "/debug/pprof/", ""},
+		{"GET", "/debug/vars", ""},
 		{"GET", "/v1/check", ""},
 		{"POST", "/v1/check", "{"},
 		{"POST", "/v1/check", "[]"},

@@ -1629,7 +1629,10 @@ type Item struct {
 	// the cancel. The owner computes from it what was charged. Absent: a reserve.
 	Withdrawn *CheckRequest `protobuf:"bytes,11,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	// With a check, a reserve or a count: whoever sends it would take a slice of its key.
-	TakesSlice    bool `protobuf:"varint,14,opt,name=takes_slice,json=takesSlice,proto3" json:"takes_slice,omitempty"`
+	TakesSlice bool `protobuf:"varint,14,opt,name=takes_slice,json=takesSlice,proto3" json:"takes_slice,omitempty"`
+	// Of a call that is traced: the trace id, the id of the span that sends the item, and the
+	// flags, as in W3C's traceparent, in 16, 8 and 1 bytes. Absent: the call is not sampled.
+	Trace         []byte `protobuf:"bytes,16,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1792,6 +1795,13 @@ func (x *Item) GetTakesSlice() bool {
 		return x.TakesSlice
 	}
 	return false
+}
+
+func (x *Item) GetTrace() []byte {
+	if x != nil {
+		return x.Trace
+	}
+	return nil
 }
 
 type isItem_Call interface {
@@ -3749,7 +3759,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
-	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xd0\x05\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xe6\x05\n" +
 	"\x04Item\x123\n" +
 	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
 	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
@@ -3767,7 +3777,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	" \x01(\x06R\aattempt\x129\n" +
 	"\twithdrawn\x18\v \x01(\v2\x1b.bucketring.v1.CheckRequestR\twithdrawn\x12\x1f\n" +
 	"\vtakes_slice\x18\x0e \x01(\bR\n" +
-	"takesSliceB\x06\n" +
+	"takesSlice\x12\x14\n" +
+	"\x05trace\x18\x10 \x01(\fR\x05traceB\x06\n" +
 	"\x04call\"\x95\x01\n" +
 	"\vSliceReturn\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

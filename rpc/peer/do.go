@@ -31,6 +31,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		results.Fail(grpcstatus.FromContextError(err).Err())
 		return results
 	}
+	traced := r.trace(ctx, results)
 	v, now := r.table.Load(), r.owners.Clock()
 	var forwards []forward
 	var limited *link.DeadlineContext
@@ -51,6 +52,7 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		if f.TakesSlice {
 			f.sent = r.owners.Clock()
 		}
+		traced.forward(c)
 		forwards = append(forwards, f)
 		r.start(limited, v, &forwards[len(forwards)-1])
 	}
@@ -68,8 +70,11 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 			results.Set(i, result)
 		}
 	}
+	traced.decide(len(forwards), len(calls))
 	r.decide(ctx, calls, results)
-	for _, i := range r.confirm(ctx, calls, results) {
+	unconfirmed := r.confirm(ctx, calls, results)
+	traced.decided()
+	for _, i := range unconfirmed {
 		if c := &calls[i]; c.Origin.Streamed() {
 			results.Set(i, r.redirect(c))
 		} else {
@@ -87,9 +92,10 @@ func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
 		f := &forwards[i]
 		r.finish(limited, f)
 		r.sliceAnswered(f)
+		traced.forwarded(i, f)
 		results.Set(f.index, f.result)
 		if isForwarded(f.result) {
-			r.local.Observe(pb.Route_ROUTE_FORWARD, time.Since(began))
+			r.local.ObserveTraced(results, pb.Route_ROUTE_FORWARD, time.Since(began))
 		}
 	}
 	return results

@@ -3,7 +3,6 @@
 package peer
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -125,7 +124,9 @@ func (s *answeredStream) answer(b *pb.Batch) *pb.Answers {
 			a.calls[i].Asker = s.asker
 		}
 		server.Authorize(s.session.Grant(), a.calls)
-		results = r.Do(context.Background(), a.calls)
+		ctx, spans := r.link(a.calls)
+		results = r.Do(ctx, a.calls)
+		endLinked(spans, results)
 		a.answers.Ring = r.table.Load().ring.Digest()
 	}
 	a.wire = results.Append(a.wire)

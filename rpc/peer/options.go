@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -55,6 +56,7 @@ type Options struct {
 	// a table of slices.
 	newHolder func(send func(context.Context, *pb.Item) error) holder
 
+	Tracer   *tracing.Tracer       // nil: no spans
 	Logger   *slog.Logger          // nil: no log
 	Registry prometheus.Registerer // nil: no metrics
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/bucketring/bucketring/internal/notify"
+	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/internal/outbox"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -36,6 +37,7 @@ type Router struct {
 	timeout         time.Duration
 	log             *slog.Logger
 	metrics         *metrics
+	tracer          *tracing.Tracer // nil: no spans
 	outbox          *outbox.Outbox
 	answered        *answered
 	reports         reports
@@ -74,7 +76,7 @@ func New(o Options) (*Router, error) {
 	r := &Router{
 		name: o.Name, boot: o.Boot, local: o.Local, fallback: o.Fallback, owners: o.Owners,
 		keys: o.Keys, dial: o.Dial, secure: o.Credentials, certify: o.Certify, timeout: o.Timeout, log: o.Logger,
-		metrics: newMetrics(o.Registry), drain: make(chan struct{}),
+		metrics: newMetrics(o.Registry), tracer: o.Tracer, drain: make(chan struct{}),
 	}
 	r.answered = newAnswered()
 	r.lender = newLender(r.owners.Clock, func(slices int) { r.metrics.slicesExpired.Add(float64(slices)) })

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
@@ -54,6 +55,9 @@ type Options struct {
 	// upstream sends for this purpose win. Empty: the upstream decides, and errors of the
 	// proxy cannot be read by pages of other origins.
 	Origins Origins
+
+	// Tracer makes spans of metered requests. Nil: none. It is also that of Middleware.
+	Tracer *tracing.Tracer
 
 	// Middleware configures the metering. BodyTimeout is that of the proxy, and Estimate
 	// and Count must be nil.
@@ -104,6 +108,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Middleware.Model == "" {
 		o.Middleware.Model = llm.ModelOfPath(o.Upstream.Path)
+	}
+	if o.Tracer != nil {
+		o.Middleware.Tracer = o.Tracer
 	}
 	o.Middleware.BodyTimeout = -1 // the proxy bounds all bodies
 	return o

@@ -57,7 +57,7 @@ func New(o Options) (*Proxy, error) {
 	p.upstream = newUpstream(o.ResponseHeaderTimeout)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
-		Transport:      p.upstream,
+		Transport:      p.transport(),
 		FlushInterval:  -1, // flush after each write
 		BufferPool:     &bufferPool{},
 		ModifyResponse: p.onResponse,
@@ -94,6 +94,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			body.extendOnRead() // nobody waits for all of it
 			_ = stalling.control.EnableFullDuplex()
 		}
+		r, end := p.traced(r)
+		defer end()
 		p.metered.ServeHTTP(w, r)
 	case route.ambiguous || !p.options.Pass.allows(r):
 		p.metrics.rejected.Inc()

@@ -27,16 +27,21 @@ func (s *Service) countDecision(x *scratch) bool {
 	return true
 }
 
-// observeSince records the duration of n decisions that began together.
-func (s *Service) observeSince(start limiter.Time, n int) {
+// observeSince records the duration of n decisions that began together, and may be traced.
+func (s *Service) observeSince(start limiter.Time, n int, trace string) {
 	if n > 0 {
-		s.metrics.observe(s.route, time.Duration(s.now().Mono-start.Mono), n)
+		s.metrics.observe(s.route, time.Duration(s.now().Mono-start.Mono), n, trace)
 	}
 }
 
 // Observe records the duration of a decision that another member made for a call of
 // this one, by its route.
-func (s *Service) Observe(route pb.Route, d time.Duration) { s.metrics.observe(route, d, 1) }
+func (s *Service) Observe(route pb.Route, d time.Duration) { s.metrics.observe(route, d, 1, "") }
+
+// ObserveTraced is Observe for one of the calls of results, which may be traced.
+func (s *Service) ObserveTraced(results *Results, route pb.Route, d time.Duration) {
+	s.metrics.observe(route, d, 1, results.trace)
+}
 
 // countSettle counts a settle or a cancel.
 func (s *Service) countSettle(x *scratch, err error) {

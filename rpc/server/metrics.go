@@ -199,10 +199,15 @@ func (m *metrics) decided(route pb.Route, r *limiter.Request, d *limiter.Decisio
 	}
 }
 
-// observe records n decisions that took d each.
-func (m *metrics) observe(route pb.Route, d time.Duration, n int) {
+// observe records n decisions that took d each. The trace id, if there is one, becomes an
+// exemplar.
+func (m *metrics) observe(route pb.Route, d time.Duration, n int, trace string) {
 	if route <= pb.Route_ROUTE_UNSPECIFIED || int(route) >= len(m.durations) {
 		return
+	}
+	if e, ok := m.durations[route].(prometheus.ExemplarObserver); ok && trace != "" && n > 0 {
+		e.ObserveWithExemplar(float64(d)/1e9, prometheus.Labels{"trace_id": trace})
+		n--
 	}
 	for range n {
 		m.durations[route].Observe(float64(d) / 1e9)

@@ -31,7 +31,8 @@ type Results struct {
 	checks  checks
 	reply   reusedReply // for Append
 
-	keepsDenials bool // see KeepDenials
+	keepsDenials bool   // see KeepDenials
+	trace        string // see SetTrace
 }
 
 // result is the result of one call: done or, if that is nil, scratch.
@@ -62,6 +63,10 @@ func (r *Results) Set(i int, done *pb.Result) {
 	}
 	r.list[i] = result{done: done}
 }
+
+// SetTrace says that the calls are traced: the histogram of durations gets the trace id as an
+// exemplar.
+func (r *Results) SetTrace(id string) { r.trace = id }
 
 // SetSince notes since which term this member has owned the partition of call i, for
 // [Results.Change].
@@ -181,7 +186,7 @@ func (r *Results) Release() {
 	}
 	clear(r.list)
 	r.checks.clear()
-	r.keepsDenials = false
+	r.keepsDenials, r.trace = false, ""
 	if cap(r.list) > MaxItems {
 		return
 	}

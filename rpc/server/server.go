@@ -154,7 +154,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 		}
 	}
 	s.admission.countItems(asked)
-	s.observeSince(now, decided)
+	s.observeSince(now, decided, results.trace)
 }
 
 // decide decides one call into x; a check only if it is alone, because checks are

@@ -164,7 +164,7 @@ func (s *Service) DecideAgain(calls []call.Call, indexes []int, results *Results
 			decided++
 		}
 	}
-	s.observeSince(now, decided)
+	s.observeSince(now, decided, results.trace)
 }
 
 // CountDenials counts the denials that were left out of the metrics, in which the service
@@ -174,7 +174,7 @@ func (s *Service) CountDenials(results *Results, took time.Duration) {
 		if one := &results.list[i]; one.uncounted {
 			one.uncounted = false
 			if s.countDecision(one.scratch) {
-				s.metrics.observe(s.route, took, 1)
+				s.metrics.observe(s.route, took, 1, results.trace)
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/bucketring/bucketring/rpc/client"
 )
@@ -31,6 +32,7 @@ type metering struct {
 	onDone     func(Result)
 	access     accessLog
 	undecided  UndecidedMode
+	tracer     trace.Tracer // nil: no spans
 
 	// Set by start.
 	outage  *outageLog
@@ -116,7 +118,9 @@ func (m *metering) report(r *Result) {
 func (m *metering) reserve(ctx context.Context, e client.Estimate, method string) (*Call, error) {
 	started := time.Now()
 	e.RequestID, e.Once, e.TTL = rand.Text(), true, m.lease
-	r, err := m.limiter.Reserve(context.WithoutCancel(ctx), e)
+	reserving, span := m.span(ctx, "reserve")
+	r, err := m.limiter.Reserve(context.WithoutCancel(reserving), e)
+	endReserve(span, &e, r, err)
 	if err != nil {
 		if errors.Is(err, client.ErrUnreachable) {
 			m.cancelLost(ctx, e)

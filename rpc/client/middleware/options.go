@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/keypath"
@@ -175,6 +176,11 @@ type Options struct {
 	// recognize its hash.
 	AccessLogPlainKeys bool
 
+	// Tracer makes spans of the reserve and the settle of each call whose request has a
+	// sampled span in its context, and adds to that one what the call was charged. Spans have
+	// no keys. Nil: no spans.
+	Tracer trace.Tracer
+
 	// Logger logs settlements that failed, once in a minute that no node answers, and
 	// calls if AccessLog is set. Nil: no logging.
 	Logger *slog.Logger
@@ -255,5 +261,6 @@ func (o Options) metering() metering {
 		onDone:     o.OnDone,
 		access:     accessLog{mode: o.AccessLog, keys: o.logForm()},
 		undecided:  o.WhenUndecided,
+		tracer:     o.Tracer,
 	}.withDefaults()
 }

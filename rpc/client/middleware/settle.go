@@ -217,6 +217,7 @@ func (c *Call) finish(e ending) {
 	if !e.firstByte.IsZero() {
 		r.FirstByte = e.firstByte.Sub(c.started)
 	}
+	c.metering.describe(c.ctx, &r)
 	c.metering.report(&r)
 	if c.metering.onDone != nil {
 		c.metering.onDone(r)
@@ -236,7 +237,10 @@ type settlement struct {
 // settle reports the final usage. If no node can be reached, it leaves the usage to the
 // client's outbox.
 func (c *Call) settle(u, reserved ChargedUsage) settlement {
-	return settleAny(context.WithoutCancel(c.ctx), c.reservation, u, reserved)
+	ctx, span := c.metering.span(c.ctx, "settle")
+	s := settleAny(context.WithoutCancel(ctx), c.reservation, u, reserved)
+	endSettle(span, s.err)
+	return s
 }
 
 // settleAny settles r with u. Usage that a node refuses, because it has invalid costs or a
@@ -293,7 +297,9 @@ func spendOf(s client.Settlement) int64 {
 // settlement with no usage to the client's outbox and returns true. That refunds
 // everything but the request itself.
 func (c *Call) cancel() (deferred bool, err error) {
-	err = c.metering.cancelHandle(c.reservation).Cancel(context.WithoutCancel(c.ctx))
+	ctx, span := c.metering.span(c.ctx, "cancel")
+	err = c.metering.cancelHandle(c.reservation).Cancel(context.WithoutCancel(ctx))
+	endSettle(span, err)
 	if err == nil || isRejected(err) {
 		return false, err
 	}

@@ -102,6 +102,8 @@ type Call struct {
 	Withdrawn *pb.CheckRequest
 	// Term is the highest term of the partition that the sender knows of.
 	Term uint64
+	// Trace is the span that the call belongs to, see pb.Item. Empty: the call is not traced.
+	Trace []byte
 	// Err, if not nil, is why the call is rejected.
 	Err error
 
@@ -187,7 +189,7 @@ func FromItem(item *pb.Item, origin Origin) Call {
 	case *pb.Item_Admin:
 		c = Of(q.Admin)
 	}
-	c.Origin, c.Replay, c.Attempt, c.Term = origin, item.GetReplay(), item.GetAttempt(), item.GetTerm()
+	c.Origin, c.Replay, c.Attempt, c.Term, c.Trace = origin, item.GetReplay(), item.GetAttempt(), item.GetTerm(), item.GetTrace()
 	if c.Kind == Cancel && c.Attempt != 0 {
 		c.Withdrawn = item.GetWithdrawn()
 	}
@@ -260,7 +262,7 @@ func (c *Call) Item(toDecider bool) *pb.Item {
 		r = withID(r, id)
 	}
 	item := itemOf(r)
-	item.Replay, item.Attempt, item.Withdrawn, item.TakesSlice = c.Replay, c.Attempt, c.Withdrawn, c.TakesSlice
+	item.Replay, item.Attempt, item.Withdrawn, item.TakesSlice, item.Trace = c.Replay, c.Attempt, c.Withdrawn, c.TakesSlice, c.Trace
 	return item
 }
 
