@@ -109,7 +109,7 @@ var cases = map[string]string{
 	"own rules": "{ insecure: true, envoy: { existingConfigMap: the-rules } }",
 	"settings": `
 insecure: true
-config: { max_keys: 20000000, log_level: debug, forward_timeout: 500ms, envoy_shadow: true, max_connections: 10_000 }
+config: { max_keys: 20000000, log_level: debug, forward_timeout: 500ms, snapshot_every: 30s, max_connections: 10_000 }
 extraArgs: [--log-format=json]
 extraEnv: [{ name: BUCKETRING_MAX_IDS, value: "2000000" }]
 extraVolumes: [{ name: logs, emptyDir: {} }]
@@ -123,6 +123,8 @@ proxy:
   mode: deployment
   upstream: https://models.example.org
   identity: jwt:sub
+  tlsSecret: the-proxy-certificate
+  nodeToken: { name: the-proxy-token }
   upstreamKey: { name: the-upstream-key }
   jwtKeys: { name: the-jwt-keys }
   autoscaling: { enabled: true, minReplicas: 3, maxReplicas: 30 }
@@ -135,7 +137,7 @@ serviceMonitor: { enabled: true, labels: { release: prometheus }, tokenSecret: {
 prometheusRule: { enabled: true, labels: { release: prometheus } }
 dashboard: { enabled: true }
 networkPolicy: { metrics: [{ namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: monitoring } } }] }
-proxy: ` + proxyValues + "\n",
+proxy: ` + strings.Replace(proxyValues, "{", "{ tlsSecret: the-proxy-certificate, ", 1) + "\n",
 	"placement": `
 insecure: true
 affinity: { nodeAffinity: { requiredDuringSchedulingIgnoredDuringExecution: { nodeSelectorTerms: [{ matchExpressions: [{ key: gpu, operator: DoesNotExist }] }] } } }
@@ -170,7 +172,7 @@ func TestCombinations(t *testing.T) {
 		{"insecure: true", secure},
 		{"", "persistence: { enabled: true }"},
 		{"policy: { existingConfigMap: the-policy }", "policy: { url: 'https://example.org/p.yaml' }", ""},
-		{"", "proxy: { mode: node, upstream: 'http://m:8000', identity: 'header:X' }", "proxy: { mode: deployment, upstream: 'http://m:8000', identity: 'header:X' }"},
+		{"", "proxy: { mode: node, upstream: 'http://m:8000', identity: bearer }", "proxy: { mode: deployment, upstream: 'http://m:8000', identity: bearer, tlsSecret: the-proxy-certificate }"},
 		{"replicas: 1", "replicas: 3"},
 		{"", "networkPolicy: { restrictEgress: true }\nserviceMonitor: { enabled: true }"},
 	}
@@ -221,7 +223,7 @@ func TestWrongValues(t *testing.T) {
 		"{ insecure: true, tls: { mode: required } }":                                       "tls.existingSecret: must name a secret",
 		"{ insecure: true, image: { pullPolicy: Sometimes } }":                              "/image/pullPolicy",
 		"{ insecure: true, resources: { limits: { memory: 2G } } }":                         "/resources/limits/memory",
-		"{ insecure: true, policy: { files: { p.yml: '' } } }":                              "/policy/files",
+		"{ insecure: true, policy: { files: { p.yml: '' } } }":                              "invalid propertyName 'p.yml'",
 		"{ insecure: true, policy: { files: { policy.yaml: null } } }":                      "policy.files: must have a file",
 		"{ insecure: true, policy: { url: 'ftp://example.org' } }":                          "/policy/url",
 		"{ insecure: true, config: { max_key: 1 } }":                                        "config.max_key: is no setting of a node",
@@ -236,6 +238,8 @@ func TestWrongValues(t *testing.T) {
 		"{ insecure: true, proxy: { mode: node, upstream: 'http://m' } }":                   "proxy.identity: must be bearer",
 		"{ insecure: true, proxy: { mode: node, upstream: 'm:8000' } }":                     "/proxy/upstream",
 		"{ insecure: true, proxy: { mode: node, upstream: 'http://m', identity: nobody } }": "/proxy/identity",
+		secure + "proxy: { mode: node, upstream: 'http://m', identity: 'header:X' }":        "an identity that is no header",
+		secure + "proxy: " + proxyValues:                                                    "proxy.tlsSecret: must name a secret",
 		proxyWith("upstream: 'http://x'"):                                                   "proxy.config.upstream: is set by another value",
 		proxyWith("lise: 1m"):                                                               "proxy.config.lise: is no setting of the proxy",
 		"{ insecure: true, serviceMonitor: { interval: 15 } }":                              "/serviceMonitor/interval",

@@ -77,7 +77,7 @@ func TestExamples(t *testing.T) {
 	for _, e := range entries {
 		o := &objects{}
 		o.decode(t, e.Name(), readFile(t, root+"/deploy/manifests/"+e.Name()))
-		o.check(t, "bucketring-cluster-key bucketring-auth bucketring-tls")
+		o.check(t, "bucketring-cluster-key bucketring-auth bucketring-tls bucketring-policy")
 		o.checkSettings(t)
 	}
 }

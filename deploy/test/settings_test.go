@@ -21,7 +21,7 @@ import (
 
 // pending are settings that the chart passes on and that nodes do not have yet. It must
 // be empty when TLS and auth are merged; TestPending says so.
-var pending = []string{"tls", "tls_cert_file", "tls_key_file", "tls_ca_file", "tls_peer_name", "auth"}
+var pending = []string{"tls", "tls_cert_file", "tls_key_file", "tls_ca_file", "tls_client_auth", "tls_peer_name", "servers_tls", "servers_name", "auth", "node_token_file"}
 
 var firstColumn = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\|")
 

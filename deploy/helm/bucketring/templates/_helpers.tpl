@@ -117,6 +117,7 @@ tls: "tls.mode"
 tls_cert_file: "tls"
 tls_key_file: "tls"
 tls_ca_file: "tls"
+tls_client_auth: "auth, which says who may call"
 tls_peer_name: "tls.peerName"
 auth: "auth"
 proxy_listen: "proxy.mode"
@@ -124,14 +125,21 @@ proxy_upstream: "proxy.upstream"
 proxy_identity: "proxy.identity"
 {{- end -}}
 
-{{/* The TLS settings that nodes and proxies have alike. */}}
+{{/* The TLS settings that nodes and proxies have alike. Certificates of callers are
+requested, not required: the kubelet has none for its probes, and auth says who may call. */}}
 {{- define "bucketring.tlsSettings" -}}
 {{- if ne .Values.tls.mode "off" }}
 tls: {{ .Values.tls.mode }}
 tls_cert_file: /etc/bucketring/tls/tls.crt
 tls_key_file: /etc/bucketring/tls/tls.key
 tls_ca_file: /etc/bucketring/tls/ca.crt
+tls_client_auth: request
 {{- end }}
+{{- end -}}
+
+{{/* The scheme of probes, metrics and links. */}}
+{{- define "bucketring.scheme" -}}
+{{ ternary "http" "https" (eq .Values.tls.mode "off") }}
 {{- end -}}
 
 {{/* Settings of the proxy without prefix: call with (list prefix root). */}}
@@ -139,6 +147,10 @@ tls_ca_file: /etc/bucketring/tls/ca.crt
 {{- $prefix := index . 0 -}}
 {{- $v := (index . 1).Values.proxy -}}
 {{ $prefix }}upstream: {{ required "proxy.upstream: must be the URL of the model server, such as http://vllm:8000" $v.upstream | quote }}
+{{- $root := (index . 1).Values }}
+{{- if and (not $root.insecure) (or (ne $root.tls.mode "required") (hasPrefix "header:" $v.identity)) }}
+{{- fail "proxy.mode: the proxy needs tls.mode required and an identity that is no header, which anybody can set, or else insecure must be true" }}
+{{- end }}
 {{ $prefix }}identity: {{ required "proxy.identity: must be bearer, header:NAME or jwt:CLAIM: nobody is trusted by default" $v.identity | quote }}
 {{- if $v.upstreamKey.name }}
 {{ $prefix }}upstream_key_file: /etc/bucketring/upstream/{{ $v.upstreamKey.key }}
@@ -161,6 +173,18 @@ tls_ca_file: /etc/bucketring/tls/ca.crt
 {{/* Volumes with the secrets of the proxy. */}}
 {{- define "bucketring.proxyVolumes" -}}
 {{- $v := .Values.proxy }}
+{{- if and (eq $v.mode "deployment") (ne .Values.tls.mode "off") }}
+- name: tls
+  secret:
+    secretName: {{ required "proxy.tlsSecret: must name a secret with tls.crt, tls.key and ca.crt: the proxy is no member, so it must not have the certificate of one" $v.tlsSecret }}
+    defaultMode: 0440
+{{- end }}
+{{- if and (eq $v.mode "deployment") $v.nodeToken.name }}
+- name: node-token
+  secret:
+    secretName: {{ $v.nodeToken.name }}
+    defaultMode: 0440
+{{- end }}
 {{- if $v.upstreamKey.name }}
 - name: upstream
   secret:
@@ -177,6 +201,11 @@ tls_ca_file: /etc/bucketring/tls/ca.crt
 
 {{- define "bucketring.proxyMounts" -}}
 {{- $v := .Values.proxy }}
+{{- if and (eq $v.mode "deployment") $v.nodeToken.name }}
+- name: node-token
+  mountPath: /etc/bucketring/node-token
+  readOnly: true
+{{- end }}
 {{- if $v.upstreamKey.name }}
 - name: upstream
   mountPath: /etc/bucketring/upstream
@@ -195,6 +224,9 @@ tls_ca_file: /etc/bucketring/tls/ca.crt
   configMap:
     name: {{ . }}
 {{- end }}
+{{- end -}}
+
+{{- define "bucketring.tlsVolume" -}}
 {{- if ne .Values.tls.mode "off" }}
 - name: tls
   {{- if .Values.tls.volume }}
@@ -208,7 +240,7 @@ tls_ca_file: /etc/bucketring/tls/ca.crt
 {{- end -}}
 
 {{/* The policy and the certificates: directories, because a mounted file is never updated. */}}
-{{- define "bucketring.policyMount" -}}
+{{- define "bucketring.commonMounts" -}}
 {{- if include "bucketring.policyConfigMap" . }}
 - name: policy
   mountPath: /etc/bucketring/policy
