@@ -41,7 +41,7 @@ e2e: image ## end-to-end tests with containers and broken networks; needs root, 
 
 .PHONY: deploy
 deploy: ## tests of the Helm chart, the manifests and the alerts in deploy/, with Helm and Kubernetes as libraries
-	cd deploy/test && go mod tidy -diff && go vet . && go test .
+	cd deploy/test && go mod tidy -diff && go test -vet=off . # vet would analyze all of Helm and Kubernetes
 
 .PHONY: manifests
 manifests: ## what in deploy/ is made from other files: manifests from the chart, tables, copies
