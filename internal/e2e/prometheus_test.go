@@ -39,7 +39,7 @@ func requireProgram(t *testing.T, name, debianPackage string) {
 // TestRules runs the unit tests of rules and alerts.
 func TestRules(t *testing.T) {
 	requireProgram(t, "promtool", "prometheus")
-	must(t, "promtool", "check", "rules", rulesFile)
+	must(t, "promtool", "check", "config", root+"/deploy/prometheus/prometheus.yaml") // and its rules
 	must(t, "promtool", "test", "rules", root+"/deploy/prometheus/rules_test.yaml")
 }
 
