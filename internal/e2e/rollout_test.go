@@ -64,13 +64,14 @@ func TestRollout(t *testing.T) {
 	}
 	for i := len(pods) - 1; i >= 0; i-- {
 		m := c.members[i]
-		args := strings.Split(strings.ReplaceAll(strings.Join(command, " "), ":6470", m.http), " ")
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), grace)
-		out, err := exec.CommandContext(ctx, binary(t), args...).CombinedOutput()
+		cmd := exec.CommandContext(ctx, binary(t), command...)
+		cmd.Env = append(os.Environ(), "BUCKETRING_HTTP="+m.http) // as in the container
+		out, err := cmd.CombinedOutput()
 		cancel()
 		if err != nil {
-			t.Fatalf("preStop %v of %s: %v\n%s", args, m.name, err, out)
+			t.Fatalf("preStop %v of %s: %v\n%s", command, m.name, err, out)
 		}
 		waited := time.Since(began)
 		pods[i].stop(t) // it must end with 0

@@ -125,18 +125,6 @@ proxy_upstream: "proxy.upstream"
 proxy_identity: "proxy.identity"
 {{- end -}}
 
-{{/* The TLS settings that nodes and proxies have alike. Certificates of callers are
-requested, not required: the kubelet has none for its probes, and auth says who may call. */}}
-{{- define "bucketring.tlsSettings" -}}
-{{- if ne .Values.tls.mode "off" }}
-tls: {{ .Values.tls.mode }}
-tls_cert_file: /etc/bucketring/tls/tls.crt
-tls_key_file: /etc/bucketring/tls/tls.key
-tls_ca_file: /etc/bucketring/tls/ca.crt
-tls_client_auth: request
-{{- end }}
-{{- end -}}
-
 {{/* The scheme of probes, metrics and links. */}}
 {{- define "bucketring.scheme" -}}
 {{ ternary "http" "https" (eq .Values.tls.mode "off") }}
