@@ -19,6 +19,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -76,8 +77,13 @@ func strict[T any, P interface {
 }](t *testing.T, file, doc string) P {
 	t.Helper()
 	v := P(new(T))
-	if err := yaml.UnmarshalStrict([]byte(doc), v); err != nil {
+	text, err := yaml.YAMLToJSONStrict([]byte(doc))
+	if err != nil {
 		t.Fatalf("%s: %v in\n%s", file, err, doc)
+	}
+	// As the API server does it: the case of names matters.
+	if problems, err := json.UnmarshalStrict(text, v); err != nil || len(problems) > 0 {
+		t.Fatalf("%s: %v %v in\n%s", file, err, problems, doc)
 	}
 	return v
 }
