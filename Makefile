@@ -39,6 +39,15 @@ e2e: image ## end-to-end tests with containers and broken networks; needs root, 
 	go test -tags e2e -count 1 -timeout 20m -v ./internal/e2e
 	go test -tags e2e -count 1 ./bench/report
 
+.PHONY: deploy
+deploy: ## tests of the Helm chart, the manifests and the alerts in deploy/, with Helm and Kubernetes as libraries
+	cd deploy/test && go mod tidy -diff && go test -vet=off . # vet would analyze all of Helm and Kubernetes
+
+.PHONY: manifests
+manifests: ## what in deploy/ is made from other files: manifests from the chart, tables, copies
+	cd deploy/test && go test -count 1 -run 'TestSettingsFile|TestCopies' . -update
+	cd deploy/test && go test -count 1 -run 'TestManifests|TestValuesTable' . -update
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ=10s
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,11 +25,12 @@ func newHealth(s *streams) *cobra.Command {
 		Long: `Check over HTTP whether a node is alive or, with --ready, whether it accepts calls.
 With --safe, check whether the cluster could lose any one node now without losing a
 charge: rollouts wait for that before they restart the next node.
-Exits with 4 if not. The command needs no shell and no curl, so a container can use
-it as its health check.`,
+Exits with 4 if not, at once or, with --wait, when that time is over. The command needs
+no shell and no curl, so a container can use it as its health check, and Kubernetes as
+a preStop hook.`,
 		Example: `  bucketring health
   bucketring health --ready --http 127.0.0.1:6470 --timeout 1s
-  until bucketring health --safe; do sleep 1; done`,
+  bucketring health --safe --wait 2m`,
 		Args: exactArgs(),
 	}
 	flags := cmd.Flags()
@@ -36,9 +38,13 @@ it as its health check.`,
 	ready := flags.Bool("ready", false, "check whether the node is ready, not only alive")
 	safe := flags.Bool("safe", false, "check whether any one node may be restarted or lost now")
 	timeout := flags.Duration("timeout", 2*time.Second, "time to wait for the answer")
+	wait := flags.Duration("wait", 0, "time to ask again until the answer is yes; 0 means to ask once")
 	secure := newCallerTLS(s, cmd)
 	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *wait < 0 {
+			return usageError(cmd, fmt.Errorf("--wait: must not be negative, got %s", *wait), "")
+		}
 		node, err := secure.httpNode(cmd, s.flagOrEnv(*address, "BUCKETRING_HTTP", defaultHTTP))
 		if err != nil {
 			return err
@@ -52,7 +58,7 @@ it as its health check.`,
 		case *safe:
 			path = "/safez?verbose"
 		}
-		answer := probe(node, path, *timeout)
+		answer := await(cmd.Context(), *wait, func() health { return probe(node, path, *timeout) })
 		if *output == formatJSON {
 			if err := s.writeJSON(answer); err != nil {
 				return err
@@ -71,6 +77,26 @@ it as its health check.`,
 type health struct {
 	Healthy bool   `json:"healthy"`
 	Message string `json:"message"`
+}
+
+// healthPoll is the time between two questions of health --wait.
+const healthPoll = 500 * time.Millisecond
+
+// await asks until the answer is yes, the time is over or the context ends. It returns the
+// last answer.
+func await(ctx context.Context, within time.Duration, ask func() health) health {
+	over := time.Now().Add(within)
+	for {
+		answer := ask()
+		if answer.Healthy || !time.Now().Add(healthPoll).Before(over) {
+			return answer
+		}
+		select {
+		case <-ctx.Done():
+			return answer
+		case <-time.After(healthPoll):
+		}
+	}
 }
 
 func probe(node *httpNode, path string, timeout time.Duration) health {
