@@ -131,7 +131,7 @@ proxy:
 `,
 	"secure proxy in nodes": secure + "proxy: { mode: node, upstream: 'http://vllm:8000', identity: jwt:sub, upstreamKey: { name: the-upstream-key }, jwtKeys: { name: the-jwt-keys, key: keys.pem } }\n",
 	"certificate of a driver": strings.Replace(secure, "existingSecret: the-certificate",
-		`volume: { csi: { driver: csi.cert-manager.io, readOnly: true, volumeAttributes: { csi.cert-manager.io/issuer-name: members, csi.cert-manager.io/dns-names: "${POD_NAME}" } } }, peerName: "spiffe://example.org/bucketring"`, 1),
+		`volume: { csi: { driver: csi.cert-manager.io, readOnly: true, volumeAttributes: { csi.cert-manager.io/issuer-name: members, csi.cert-manager.io/dns-names: "${POD_NAME}" } } }, peerName: "spiffe://example.org/bucketring/{name}"`, 1),
 	"monitoring": secure + `
 serviceMonitor: { enabled: true, labels: { release: prometheus }, tokenSecret: { name: the-metrics-token } }
 prometheusRule: { enabled: true, labels: { release: prometheus } }

@@ -19,10 +19,6 @@ import (
 	"github.com/bucketring/bucketring/internal/config"
 )
 
-// pending are settings that the chart passes on and that nodes do not have yet. It must
-// be empty when TLS and auth are merged; TestPending says so.
-var pending = []string{"tls", "tls_cert_file", "tls_key_file", "tls_ca_file", "tls_client_auth", "tls_peer_name", "servers_tls", "servers_name", "auth", "node_token_file"}
-
 // ofCommands are variables that commands in a container of a node read, and the node not.
 var ofCommands = []string{"BUCKETRING_TLS_NAME"}
 
@@ -34,15 +30,6 @@ func settingsOf(table string) (keys []string) {
 		keys = append(keys, m[1])
 	}
 	return keys
-}
-
-func TestPending(t *testing.T) {
-	keys := settingsOf(config.Reference())
-	for _, p := range pending {
-		if slices.Contains(keys, p) {
-			t.Errorf("%s is a setting now: take it off the list of pending ones", p)
-		}
-	}
 }
 
 // TestSettingsFile compares the settings that the chart knows with those that there are.
@@ -86,12 +73,7 @@ func (o *objects) checkSettings(t *testing.T) {
 func (o *objects) checkContainer(t *testing.T, w *workload, c *core.Container) {
 	t.Helper()
 	vars := env(c)
-	waits := false // for a setting that is pending
 	for name := range vars {
-		if key := strings.ToLower(strings.TrimPrefix(name, "BUCKETRING_")); slices.Contains(pending, key) {
-			waits = true
-			continue
-		}
 		if strings.HasPrefix(name, "BUCKETRING_") && !isVariable(name) && !slices.Contains(ofCommands, name) {
 			t.Errorf("%s/%s: there is no variable %s", w.name, c.Name, name)
 		}
@@ -121,18 +103,12 @@ func (o *objects) checkContainer(t *testing.T, w *workload, c *core.Container) {
 		t.Fatalf("%s/%s: arguments %v: %v", w.name, c.Name, c.Args, err)
 	}
 	if file := flags.Lookup("config").Value.String(); file != "" {
-		text, some := withoutPending(o.mounted(t, w, c, file))
-		waits = waits || some
+		text := o.mounted(t, w, c, file)
 		local := filepath.Join(t.TempDir(), "settings.yaml")
 		if err := os.WriteFile(local, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := flags.Set("config", local); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if waits {
-		if err := flags.Set("insecure", "true"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -157,19 +133,6 @@ func (o *objects) checkContainer(t *testing.T, w *workload, c *core.Container) {
 	}
 	o.checkFiles(t, w, c, list)
 	o.checkNode(t, w, c, settings)
-}
-
-// withoutPending leaves out settings that nodes do not have yet.
-func withoutPending(text string) (rest string, some bool) {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		if key, _, ok := strings.Cut(line, ":"); ok && slices.Contains(pending, key) {
-			some = true
-			continue
-		}
-		b.WriteString(line)
-	}
-	return b.String(), some
 }
 
 // checkNode checks what the settings of a node and its pod have to do with each other.

@@ -130,10 +130,11 @@ func copyText(text []byte) string {
 
 // cutLine returns the first line of s, without its end, and the rest.
 func cutLine(s string) (line, rest string) {
-	if i := strings.IndexByte(s, '\n'); i >= 0 {
-		return strings.TrimSuffix(s[:i], "\r"), s[i+1:]
+	line, rest, ended := strings.Cut(s, "\n")
+	if ended {
+		line = strings.TrimSuffix(line, "\r")
 	}
-	return s, ""
+	return line, rest
 }
 
 // blank reports whether a line, or the rest of one, has nothing but a comment.

@@ -42,7 +42,7 @@ func itemsOf(src string, sections []RowSection) (items string, rows bool, err er
 				fmt.Fprintf(&b, "%s %d:%d", f.Name, line, column)
 				for _, g := range r.Fields(item, f.Name, nil) {
 					text, _ := r.Text(g.Value, g.Name)
-					_, line, column = g.Value.Position()
+					_, _, column = g.Value.Position()
 					fmt.Fprintf(&b, " %s=%q at %d", g.Name, text, column)
 				}
 				b.WriteString("\n")

@@ -200,7 +200,7 @@ func TestBadEditsChangeNothing(t *testing.T) {
 			t.Errorf("With = %v, want one problem: %s", err, test.want)
 		}
 	}
-	if p.Digest() != digest || p.rows.assign.count != 1 {
+	if p.Digest() != digest || p.assign.count != 1 {
 		t.Error("bad edits changed the policy")
 	}
 }

@@ -187,7 +187,7 @@ func TestLargeFile(t *testing.T) {
 	const n = 50_000
 	src := string(manyAssignments(n))
 	p := mustParse(t, src)
-	if got := p.rows.assign.count; got != n {
+	if got := p.assign.count; got != n {
 		t.Errorf("%d assignments, want %d", got, n)
 	}
 	x, err := p.Explain(Call{Key: "tenant-7/user-7", Requests: 1, OutputTokens: -1})

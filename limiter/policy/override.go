@@ -127,8 +127,7 @@ func (d *override) check(l *limiter.Limit) string {
 	changed := *l
 	d.apply(&changed)
 	if _, err := limiter.NewCatalog().LimitSet([]limiter.Limit{changed}); err != nil {
-		var le *limiter.LimitError
-		if errors.As(err, &le) {
+		if le, ok := errors.AsType[*limiter.LimitError](err); ok {
 			return le.Field + ": " + le.Problem
 		}
 		return err.Error()

@@ -54,24 +54,24 @@ func (o *overridesEdit) touch(key string) {
 // edit is finished.
 func (e *rowsEdit) overrideRow(v Override, at overrideAt) {
 	ok := true
-	bad := func(at Place, suggestion, format string, args ...any) {
-		e.problem(at, suggestion, format, args...)
+	bad := func(at Place, format string, args ...any) {
+		e.problem(at, "", format, args...)
 		ok = false
 	}
 	switch err := limiter.ValidateKey(v.Key); {
 	case err != nil:
-		bad(at.key, "", "key %s", err)
+		bad(at.key, "key %s", err)
 	case strings.Contains(v.Key, "*"):
-		bad(at.key, "", "an override is for one key, got the pattern %s: give its keys a tier with other limits", text.Quote(v.Key))
+		bad(at.key, "an override is for one key, got the pattern %s: give its keys a tier with other limits", text.Quote(v.Key))
 	}
 	if len(v.Limit) > maxWord || !nameSyntax.MatchString(v.Limit) {
-		bad(at.limit, "", "limit must be the name of a limit: 1 to %d letters, digits and any of . _ : -, got %s", maxWord, text.Quote(v.Limit))
+		bad(at.limit, "limit must be the name of a limit: 1 to %d letters, digits and any of . _ : -, got %s", maxWord, text.Quote(v.Limit))
 	}
 	if _, problem := parseUntil(v.Until, nil); problem != "" {
-		bad(at.until, "", "until %s, got %s", problem, text.Quote(v.Until))
+		bad(at.until, "until %s, got %s", problem, text.Quote(v.Until))
 	}
 	if len(v.Reason) > maxReason || !printable(v.Reason) {
-		bad(v.At, "", "reason must be printable text of at most %d bytes", maxReason)
+		bad(v.At, "reason must be printable text of at most %d bytes", maxReason)
 	}
 	if !ok {
 		return
