@@ -69,7 +69,7 @@ func TestLedger(t *testing.T) {
 	}
 	n.check(noon, request("check"))
 	n.check(noon, request("check")) // a repeat
-	for _, id := range []string{"settled", "cancelled", "expired", "late", "given back", "withdrawn"} {
+	for _, id := range []string{"settled", "cancelled", "expired", "late", "given back", "withdrawn", "ended", "ended for nothing"} {
 		n.reserve(noon, request(id))
 		n.reserve(noon, request(id))
 	}
@@ -80,6 +80,12 @@ func TestLedger(t *testing.T) {
 	n.settle(at(2), u)
 	n.cancel(at(3), "acme/alice", "cancelled")
 	n.settle(at(4), usage("late", false))
+	for id, charge := range map[string]limiter.EndCharge{"ended": limiter.ChargeEstimate, "ended for nothing": limiter.ChargeNothing} {
+		var d limiter.Adjustment
+		if err := n.End(at(5), &limiter.Request{Key: "acme/alice", ID: "end " + id}, id, charge, &d); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n.peek(at(60), request("")) // leases expire
 	n.settle(at(62), usage("late", true))
 	n.cancel(at(63), "acme/alice", "given back")
@@ -96,6 +102,7 @@ func TestLedger(t *testing.T) {
 		"checked acme/alice check model=m requests=1 input=100-0 output=50 tokens=150 spend=200 after=0s images=2",
 		"settled acme/alice settled model=m requests=1 input=90-40 output=10 tokens=100 spend=90 after=2s images=3 pages=1",
 		"expired acme/alice expired model=m requests=1 input=100-0 output=0 tokens=100 spend=100 after=1m0s images=2",
+		"expired acme/alice ended model=m requests=1 input=100-0 output=0 tokens=100 spend=200 after=5s images=2",
 		"expired acme/alice given back model=m requests=1 input=100-0 output=0 tokens=100 spend=100 after=1m0s images=2",
 		"expired acme/alice withdrawn model=m requests=1 input=100-0 output=0 tokens=100 spend=100 after=1m0s images=2",
 		"expired acme/alice late model=m requests=1 input=100-40 output=10 tokens=100 spend=100 after=1m0s images=2",

@@ -366,6 +366,7 @@ func (p *partition) expireCharging(entryID uint32, asCharged bool, now Time) {
 		case dimRequests, dimCustom:
 		default:
 			if asCharged {
+				progressCost[dim] = max(progressCost[dim], it.charge.charged) // for the ledger
 				continue
 			}
 			if it.windowOver() {

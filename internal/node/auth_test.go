@@ -171,6 +171,11 @@ func TestAuthAtEachInterface(t *testing.T) {
 		{"GET", "/v1/owner?key=a", "gateway", "", 200, ""},
 		{"POST", "/v1/forget", "gateway", `{"member":"x"}`, 403, "/v1/forget needs the scope admin"},
 		{"POST", "/v1/forget", "ops", `{"member":"x"}`, 404, "no member has the name"},
+		{"GET", "/debug/pprof/", "gateway", "", 403, "/debug/pprof/ needs the scope admin"},
+		{"GET", "/debug/pprof/", "ops", "", 200, "goroutine"},
+		{"POST", "/v1/admin/reset", "", `{"key":"acme/a","tier":"free"}`, 401, "credentials are missing"},
+		{"POST", "/v1/admin/reset", "gateway", `{"key":"acme/a","tier":"free"}`, 403, "/v1/admin/reset needs the scope admin"},
+		{"POST", "/v1/admin/reset", "ops", `{"key":"acme/a","tier":"free"}`, 200, `"limits":`},
 		{"GET", "/livez", "", "", 200, ""},
 		{"GET", "/readyz", "", "", 200, ""},
 		{"GET", "/none", "", "", 404, "no such path"},
@@ -233,6 +238,19 @@ func TestAuthAtEachInterface(t *testing.T) {
 	}
 	if grpcstatus.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "cluster key") {
 		t.Errorf("a stream of members without a cluster key: %v, want Unauthenticated", err)
+	}
+	admin := func(token string) error {
+		_, err := pb.NewAdminClient(n.dialWith(token)).ResetLimits(ctx, &pb.ResetLimitsRequest{Key: "acme/a", Tier: "free"})
+		return err
+	}
+	if err := admin(f.token("gateway")); grpcstatus.Code(err) != codes.PermissionDenied {
+		t.Errorf("a reset by a gateway: %v, want PermissionDenied", err)
+	}
+	if err := admin(f.token("ops")); err != nil {
+		t.Errorf("a reset by an operator: %v", err)
+	}
+	if log := n.log.String(); !strings.Contains(log, `caller="ops at 127.0.0.1:`) {
+		t.Errorf("the audit log does not name the operator:\n%s", log)
 	}
 	if log := n.log.String(); strings.Contains(log, f.token("gateway")) || strings.Contains(log, "brt_") {
 		t.Error("the log has a token")
