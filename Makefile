@@ -13,6 +13,8 @@ FLOODS  ?= 10m
 SEEDS   ?= 20000
 FIRST   ?= 0
 CAMPAIGNS ?=
+# Long tests of one goroutine, which the race detector makes several times longer.
+ALONE := TestCopiesWithoutRoom|TestCopyIsTheOwner|TestBooksOfSlices|TestCollectedChangesThatAreForgotten|TestManyChangesAreCollectedInSteps
 
 .PHONY: help
 help: ## this list
@@ -31,8 +33,8 @@ test: ## all tests that need only Go
 	go test ./...
 
 .PHONY: race
-race: ## the same tests under the race detector, but for those of packages without goroutines
-	go test -race -short $$(go list ./... | grep -v -E '/(bench/report|internal/docstest|internal/replay|ring)$$')
+race: ## the same tests under the race detector, but for packages and long tests without goroutines
+	go test -race -short -skip '^($(ALONE))$$' $$(go list ./... | grep -v -E '/(bench/report|internal/docstest|internal/replay|ring)$$')
 
 .PHONY: e2e
 e2e: image ## end-to-end tests with containers and broken networks; needs root, Docker, Compose, iproute2

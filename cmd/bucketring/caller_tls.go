@@ -115,6 +115,9 @@ func tlsHintOf(err error, def string) string {
 	message := err.Error()
 	for _, known := range []struct{ text, hint string }{
 		{"certificate required", "--tls-cert-file FILE --tls-key-file FILE: the node requires a client certificate"},
+		// A node that requires a certificate may close the connection before its alert is read.
+		{"write: broken pipe", "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"},
+		{"write: connection reset by peer", "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"},
 		{"signed by unknown authority", "--tls-ca-file FILE, with the CA certificate that signed the node's"},
 		{"x509: certificate is", "--tls-name NAME, if the certificate has another name than the address"},
 		{"x509: cannot validate", "--tls-name NAME, if the certificate has another name than the address"},

@@ -179,6 +179,12 @@ func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgres://postgres:%s@127.0.0.1:%s/%s", Password, s.port, database)
 }
 
+// SocketURL returns the URL of a database by the server's Unix socket, which processes in
+// other network namespaces reach, too.
+func (s *Server) SocketURL(database string) string {
+	return fmt.Sprintf("postgres://postgres:%s@/%s?host=%s&port=%s", Password, database, s.dir, s.port)
+}
+
 // Addr returns the address of the server.
 func (s *Server) Addr() string { return "127.0.0.1:" + s.port }
 
@@ -186,9 +192,10 @@ func (s *Server) Addr() string { return "127.0.0.1:" + s.port }
 func (s *Server) Database(t testing.TB, sql ...string) *Database {
 	t.Helper()
 	s.databases++
-	d := &Database{URL: s.URL("db" + strconv.Itoa(s.databases))}
+	name := "db" + strconv.Itoa(s.databases)
+	d := &Database{URL: s.URL(name), SocketURL: s.SocketURL(name)}
 	admin := &Database{URL: s.URL("postgres")}
-	admin.Exec(t, "CREATE DATABASE db"+strconv.Itoa(s.databases))
+	admin.Exec(t, "CREATE DATABASE "+name)
 	for _, q := range sql {
 		d.Exec(t, q)
 	}
@@ -196,7 +203,10 @@ func (s *Server) Database(t testing.TB, sql ...string) *Database {
 }
 
 // Database is a database of a server.
-type Database struct{ URL string }
+type Database struct {
+	URL       string
+	SocketURL string // see Server.SocketURL
+}
 
 // Connect returns a connection that the test ends.
 func (d *Database) Connect(t testing.TB) *pgx.Conn {
