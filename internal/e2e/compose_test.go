@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,14 +28,14 @@ const composeUp = 2 * time.Minute
 type compose struct {
 	cluster
 	tool    []string // docker-compose, or docker compose
-	file    string
+	files   []string
 	project string
 	env     []string
 	ids     map[string]string // of containers, by service
 }
 
 // newCompose needs docker-compose 1.29 or Compose v2; $COMPOSE chooses.
-func newCompose(t *testing.T, file string) *compose {
+func newCompose(t *testing.T, files ...string) *compose {
 	t.Helper()
 	requireDocker(t)
 	tool := []string{"docker-compose"}
@@ -44,11 +45,7 @@ func newCompose(t *testing.T, file string) *compose {
 	if chosen := os.Getenv("COMPOSE"); chosen != "" {
 		tool = strings.Fields(chosen)
 	}
-	file, err := filepath.Abs(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &compose{tool: tool, file: file, project: fmt.Sprintf("bucketring-e2e-%d", os.Getpid()), env: os.Environ(), ids: map[string]string{}}
+	c := &compose{tool: tool, files: files, project: fmt.Sprintf("bucketring-e2e-%d", os.Getpid()), env: os.Environ(), ids: map[string]string{}}
 	if out, err := c.try("version"); err != nil {
 		t.Fatalf("%s: %v: Compose is needed\n%s", strings.Join(tool, " "), err, out)
 	}
@@ -59,7 +56,11 @@ func newCompose(t *testing.T, file string) *compose {
 func (c *compose) try(args ...string) (out string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), composeUp)
 	defer cancel()
-	args = append(append(c.tool[1:len(c.tool):len(c.tool)], "--file", c.file, "--project-name", c.project), args...)
+	flags := slices.Clone(c.tool[1:])
+	for _, file := range c.files {
+		flags = append(flags, "--file", file)
+	}
+	args = append(append(flags, "--project-name", c.project), args...)
 	cmd := exec.CommandContext(ctx, c.tool[0], args...)
 	cmd.Env, cmd.WaitDelay = c.env, time.Second
 	text, err := cmd.CombinedOutput()
@@ -93,16 +94,7 @@ func startCompose(t *testing.T, env ...string) *compose {
 	t.Helper()
 	c := newCompose(t, filepath.Join(root, "docker-compose.yml"))
 	c.env = append(append(c.env, "BUCKETRING_POLICY_DIR="+policyDir(t)), env...)
-	t.Cleanup(func() {
-		if t.Failed() {
-			logs, _ := c.try("logs", "--no-color", "--tail=60")
-			t.Logf("logs of the containers:\n%s", logs)
-		}
-		if out, err := c.try("down", "--volumes", "--remove-orphans", "--timeout", "5"); err != nil {
-			t.Errorf("down: %v\n%s", err, out)
-		}
-	})
-	c.must(t, "up", "-d")
+	c.up(t)
 	for i, name := range []string{"node1", "node2", "node3"} {
 		published := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port+10*i)) }
 		c.members = append(c.members, newMember(t, name, published(6470), published(6471)))
@@ -114,6 +106,21 @@ func startCompose(t *testing.T, env ...string) *compose {
 	c.awaitOneView(t, waittest.Limit)
 	c.client = c.onTheNetwork(t).dial(t)
 	return c
+}
+
+// up starts the containers, until the test ends.
+func (c *compose) up(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		if t.Failed() {
+			logs, _ := c.try("logs", "--no-color", "--tail=60")
+			t.Logf("logs of the containers:\n%s", logs)
+		}
+		if out, err := c.try("down", "--volumes", "--remove-orphans", "--timeout", "5"); err != nil {
+			t.Errorf("down: %v\n%s", err, out)
+		}
+	})
+	c.must(t, "up", "-d")
 }
 
 // onTheNetwork are the members at the addresses that they have on the network of
