@@ -60,7 +60,9 @@ func New(name string, now, expires time.Time) (*Authority, error) {
 		return nil, err
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-skew), NotAfter: expires,
+		// The unit makes the subject another one than that of any certificate that it issues:
+		// OpenSSL takes a certificate whose issuer has its own subject for self-signed.
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{"authority"}}, NotBefore: now.Add(-skew), NotAfter: expires,
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	pair, cert, err := sign(template, template, key, key)
