@@ -245,19 +245,20 @@ func (p *partition) largestAccount() (largest uint32) {
 }
 
 // forgetOldest removes the ended id of an account that is due first. It returns false if
-// there is none.
+// there is none. Reservations whose lease is over stay in a copy.
 func (p *partition) forgetOldest(a *idAccount) bool {
-	q := &a.checks
-	if q.head == 0 || a.ended.head != 0 && p.entries.at(a.ended.head).due < p.entries.at(q.head).due {
-		q = &a.ended
+	first, q := p.oldest(&a.checks), &a.checks
+	other := p.oldest(&a.ended)
+	if first.id == 0 || other.id != 0 && p.entries.at(other.id).due < p.entries.at(first.id).due {
+		first, q = other, &a.ended
 	}
-	if q.head == 0 || p.records.closed && p.entries.at(q.head).state() == idExpired {
+	if first.id == 0 {
 		return false
 	}
-	entryID := p.pop(q)
-	if entry := p.entries.at(entryID); entry.state() != idForgotten && entry.due > p.mono {
+	p.unlink(q, first)
+	if entry := p.entries.at(first.id); entry.state() != idForgotten && entry.due > p.mono {
 		p.stats.forgotten++
 	}
-	p.deleteEntry(entryID)
+	p.deleteEntry(first.id)
 	return true
 }

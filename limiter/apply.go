@@ -169,6 +169,7 @@ func (e *Engine) Apply(now Time, r *StateReader) error {
 	}
 	s.seq = r.through
 	s.forgetAllChanges()
+	s.dropCopies(now) // reservations that have ended were let in without room
 	return nil
 }
 

@@ -22,6 +22,32 @@ func (p *partition) push(q *idQueue, entryID uint32, due int64) {
 	q.tail = entryID
 }
 
+// pushInOrder adds an entry with a due time to a queue of its account, behind those that
+// are due before. Those up to after, if it is not 0, are. It returns the entry to continue
+// after.
+func (p *partition) pushInOrder(q *idQueue, entryID, after uint32) uint32 {
+	entry := p.entries.at(entryID)
+	if q.tail == 0 || p.entries.at(q.tail).due <= entry.due {
+		p.push(q, entryID, entry.due)
+		return after
+	}
+	next := q.head
+	if after != 0 {
+		next = p.entries.at(after).next
+	}
+	for p.entries.at(next).due <= entry.due {
+		after, next = next, p.entries.at(next).next
+	}
+	entry.next = next
+	if after == 0 {
+		q.head = entryID
+	} else {
+		p.entries.at(after).next = entryID
+	}
+	p.noteDue(entry.due)
+	return entryID
+}
+
 // pushCheck and pushEnded add an entry to the queue of what is remembered for a short and
 // for a long time.
 func (p *partition) pushCheck(entryID uint32, now Time) {
@@ -40,6 +66,32 @@ func (p *partition) pop(q *idQueue) uint32 {
 		q.tail = 0
 	}
 	return entryID
+}
+
+// queued is an entry of a queue, 0 if there is none, and the one ahead of it.
+type queued struct{ id, ahead uint32 }
+
+// oldest returns the first entry of a queue that may be forgotten.
+func (p *partition) oldest(q *idQueue) (first queued) {
+	first.id = q.head
+	for first.id != 0 && p.records.closed && p.entries.at(first.id).state() == idExpired {
+		first.id, first.ahead = p.entries.at(first.id).next, first.id
+	}
+	return first
+}
+
+// unlink removes an entry from its queue.
+func (p *partition) unlink(q *idQueue, x queued) {
+	next := &p.entries.at(x.id).next
+	if x.ahead == 0 {
+		q.head = *next
+	} else {
+		p.entries.at(x.ahead).next = *next
+	}
+	if q.tail == x.id {
+		q.tail = x.ahead
+	}
+	*next = 0
 }
 
 // noteDue makes sure that entries are visited when one of them is due.

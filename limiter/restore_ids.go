@@ -51,14 +51,24 @@ func (d *restorer) addEntry(h entryHead, due []uint32) []uint32 {
 	return append(due, entryID)
 }
 
-// enqueueAll adds entries to queues, in the order of their due times.
+// enqueueAll adds entries to queues, each at its place: what a message repeats may have been
+// removed and added again, and be due before others that are there.
 func (d *restorer) enqueueAll(due []uint32) {
 	if d.err != nil {
 		return
 	}
-	slices.SortFunc(due, func(a, b uint32) int { return cmp.Compare(d.p.entries.at(a).due, d.p.entries.at(b).due) })
+	slices.SortFunc(due, func(a, b uint32) int {
+		x, y := d.p.entries.at(a), d.p.entries.at(b)
+		return cmp.Or(cmp.Compare(x.account(), y.account()), cmp.Compare(x.due, y.due))
+	})
+	var places [2]uint32
+	account := uint32(0)
 	for _, entryID := range due {
-		d.enqueue(entryID, d.p.entries.at(entryID))
+		entry := d.p.entries.at(entryID)
+		if entry.account() != account {
+			account, places = entry.account(), [2]uint32{}
+		}
+		d.enqueue(entryID, entry, &places)
 	}
 }
 
@@ -116,16 +126,17 @@ func (d *restorer) entry(h entryHead, entry *idEntry) {
 	}
 }
 
-// enqueue adds an entry to a queue. Entries come by due time.
-func (d *restorer) enqueue(entryID uint32, entry *idEntry) {
+// enqueue adds an entry to a queue of its account. Entries of an account come by due time,
+// and places are where the last ones of checks and ended were put.
+func (d *restorer) enqueue(entryID uint32, entry *idEntry, places *[2]uint32) {
 	a := d.p.accounts.at(entry.account())
 	switch long := entry.state() == idSettled || entry.state() == idExpired; {
 	case !long && entry.due <= d.now.Mono+checkRetention:
-		d.p.push(&a.checks, entryID, entry.due)
+		places[0] = d.p.pushInOrder(&a.checks, entryID, places[0])
 	case entry.due > d.now.Mono+endedRetention:
 		d.fail("due time %d of a request id is out of range", entry.due-d.now.Mono)
 	default: // ended reservations and forced checks
-		d.p.push(&a.ended, entryID, entry.due)
+		places[1] = d.p.pushInOrder(&a.ended, entryID, places[1])
 	}
 }
 
