@@ -74,9 +74,9 @@ var allowedImports = map[string][]string{
 
 	// Decisions.
 	"limiter/policy/pricelist":       {"limiter/policy", "limiter"},
-	"limiter/policy/source":          {"limiter/policy/source/web", "limiter/policy/source/postgres", "limiter/policy", "limiter", "internal/filewatch", "internal/yamldoc"},
-	"limiter/policy/source/web":      {"limiter/policy", "limiter", "internal/yamldoc"},
-	"limiter/policy/source/postgres": {"limiter/policy", "limiter"},
+	"limiter/policy/source":          {"limiter/policy/source/web", "limiter/policy/source/postgres", "limiter/policy", "limiter", "internal/filewatch", "internal/pause", "internal/yamldoc"},
+	"limiter/policy/source/web":      {"limiter/policy", "limiter", "internal/pause", "internal/yamldoc"},
+	"limiter/policy/source/postgres": {"limiter/policy", "limiter", "internal/pause"},
 	"limiter/policy/scenario":        {"limiter/policy", "limiter", "internal/yamldoc"},
 	"limiter/policy":                 {"limiter", "internal/yamldoc", "internal/nearest"},
 	"limiter/fallback":               {"limiter"},
@@ -97,6 +97,7 @@ var allowedImports = map[string][]string{
 	"internal/freeport":    {},
 	"internal/keypath":     {},
 	"internal/notify":      {},
+	"internal/pause":       {},
 	"internal/servicetier": {},
 	"internal/text":        {},
 	"internal/waittest":    {}, // for tests

@@ -51,12 +51,12 @@ type rowSpan struct {
 
 // findRows returns the row sections of a file whose items are all rows. Of others it
 // returns the first line that is none, 0 if there is none.
-func findRows(src string, sections []RowSection) (spans []rowSpan, other int) {
+func findRows(src string, sections []RowSection, rest func()) (spans []rowSpan, other int) {
 	if len(sections) == 0 {
 		return nil, 0
 	}
 	var row Row
-	var y yielder
+	y := yielder{rest: rest}
 	for line, rest := 1, src; rest != ""; line++ {
 		y.line()
 		var text string
@@ -105,12 +105,20 @@ func findRows(src string, sections []RowSection) (spans []rowSpan, other int) {
 // yielder lets other goroutines run now and then, so that reading a large file delays
 // those that serve calls by some 100 microseconds, and not by the 10 milliseconds after
 // which the runtime interrupts a goroutine.
-type yielder int
+type yielder struct {
+	lines int
+	rest  func() // see [Reader.Rest]
+}
 
 func (y *yielder) line() {
-	if *y++; *y%256 == 0 {
-		runtime.Gosched()
+	if y.lines++; y.lines%256 != 0 {
+		return
 	}
+	if y.rest != nil {
+		y.rest()
+		return
+	}
+	runtime.Gosched()
 }
 
 // copyText returns text as a string. It is copied in parts, because the runtime cannot
@@ -323,7 +331,7 @@ func (r *Reader) Rows(n Node, do func(Row)) bool {
 	}
 	span := n.file.rows[n.node]
 	var row Row
-	var y yielder
+	y := yielder{rest: r.Rest}
 	for line, rest := span.line+1, span.text; rest != ""; line++ {
 		var text string
 		text, rest = cutLine(rest)

@@ -132,7 +132,7 @@ func TestTooMuchIsAProblem(t *testing.T) {
 			if strings.Contains(test.want, "at most 8 ") {
 				most = counts{tiers: 8, limits: 8, rules: 8, models: 8, apiKeys: 8}
 			}
-			_, err := parseFiles([]File{{Name: "p.yaml", Source: []byte(test.src)}}, limiter.NewCatalog(), most)
+			_, err := parseFiles([]File{{Name: "p.yaml", Source: []byte(test.src)}}, limiter.NewCatalog(), most, nil)
 			var problems Problems
 			if !errors.As(err, &problems) || len(problems) != 1 || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Parse = %v\nwant one problem: %s", err, test.want)

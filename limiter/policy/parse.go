@@ -27,11 +27,18 @@ func Parse(file string, src []byte, catalog *limiter.Catalog) (*Policy, error) {
 // twice, not even in two files. The error is a [Problems]; the catalog is then
 // unchanged.
 func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
-	return parseFiles(files, catalog, mostOfAll)
+	return parseFiles(files, catalog, mostOfAll, nil)
 }
 
-func parseFiles(files []File, catalog *limiter.Catalog, most counts) (*Policy, error) {
+// ParseFilesSlowly is [ParseFiles] that calls rest after every few hundred rows, which may
+// wait, so that a large policy leaves processor time to calls.
+func ParseFilesSlowly(files []File, catalog *limiter.Catalog, rest func()) (*Policy, error) {
+	return parseFiles(files, catalog, mostOfAll, rest)
+}
+
+func parseFiles(files []File, catalog *limiter.Catalog, most counts, rest func()) (*Policy, error) {
 	p := newParser(most)
+	p.r.Rest = rest
 	defer p.r.Release()
 	draft := p.parseBase(files)
 	if draft == nil {

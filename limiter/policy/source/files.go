@@ -6,7 +6,9 @@ import (
 	"context"
 
 	"github.com/bucketring/bucketring/internal/filewatch"
+	"github.com/bucketring/bucketring/internal/pause"
 	"github.com/bucketring/bucketring/internal/yamldoc"
+	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
@@ -18,6 +20,7 @@ type files struct {
 
 func newFiles(o Options) (*files, error) {
 	s := &files{path: o.Path}
+	parse := policy.ParseFiles // there are no calls yet
 	var err error
 	s.loader, err = filewatch.Load(filewatch.Options[policy.Policy]{
 		Path: o.Path, Large: true, What: "policy", Logger: o.Logger, Debounce: o.Debounce, Poll: o.Poll,
@@ -25,7 +28,7 @@ func newFiles(o Options) (*files, error) {
 			if o.Path == "" {
 				return policy.Default(o.Catalog), nil
 			}
-			return policy.ParseFiles(files, o.Catalog)
+			return parse(files, o.Catalog)
 		},
 		OnReload: func(old, p *policy.Policy) {
 			logChange(o.Logger, o.Path, old, p)
@@ -37,6 +40,9 @@ func newFiles(o Options) (*files, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	parse = func(files []yamldoc.File, catalog *limiter.Catalog) (*policy.Policy, error) {
+		return policy.ParseFilesSlowly(files, catalog, pause.Half())
 	}
 	return s, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/bucketring/bucketring/internal/pause"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
@@ -118,9 +119,9 @@ func firstColumns(rows map[rowKey]struct{}) []string {
 	return list
 }
 
-// restAfter is the number of rows that are read at once while there are calls: about half
+// pauseAfter is the number of rows that are read at once while there are calls: about half
 // a millisecond.
-const restAfter = 512
+const pauseAfter = 512
 
 // rows calls do with the columns of each row, which it must not keep.
 func (l *loader) rows(ctx context.Context, do func(columns [][]byte), sql string, args ...any) error {
@@ -129,12 +130,11 @@ func (l *loader) rows(ctx context.Context, do func(columns [][]byte), sql string
 		return err
 	}
 	defer rows.Close()
-	began := time.Now()
+	half := pause.Half()
 	for n := 1; rows.Next(); n++ {
 		do(rows.RawValues())
-		if l.spare && n%restAfter == 0 {
-			time.Sleep(time.Since(began))
-			began = time.Now()
+		if l.spare && n%pauseAfter == 0 {
+			half()
 		}
 	}
 	return rows.Err()

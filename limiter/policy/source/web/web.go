@@ -25,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/pause"
 	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
@@ -178,7 +179,8 @@ func (f *Feed) read(ctx context.Context, resp *http.Response) (*policy.Policy, e
 	if now.body == f.last.body && (f.last.policy != nil || f.last.err != nil) {
 		now.policy, now.err = f.last.policy, f.last.err
 	} else {
-		now.policy, now.err = policy.ParseFiles([]yamldoc.File{{Name: f.name, Source: text}}, f.options.Catalog)
+		files := []yamldoc.File{{Name: f.name, Source: text}}
+		now.policy, now.err = policy.ParseFilesSlowly(files, f.options.Catalog, pause.Half())
 	}
 	f.last = now
 	return now.policy, now.err
