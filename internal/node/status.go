@@ -23,16 +23,19 @@ import (
 // Errors of [Node.Ready].
 var (
 	errStarting = errors.New("starting")
+	errDrained  = errors.New("drained by an operator: only a restart takes it back into the ring")
 	errDraining = errors.New("draining: shutting down")
 	errFenced   = errors.New("fenced: a node that started later has the same name and replaces this one")
 )
 
 // Ready returns nil if the node is ready for calls, and otherwise the reason: it is
-// starting, draining or fenced. Unreachable members never make a node unready.
+// starting, drained, draining or fenced. Unreachable members never make a node unready.
 func (n *Node) Ready() error {
 	switch n.phase.Load() {
 	case starting:
 		return errStarting
+	case drained:
+		return errDrained
 	case draining:
 		return errDraining
 	}
