@@ -15,6 +15,7 @@ import (
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/usagelog"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/rpc/admin"
 	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/peer"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -109,7 +110,8 @@ type Status struct {
 	Envoy         *EnvoyStatus    `json:"envoy,omitempty"` // nil: off
 	TLS           *TLSStatus      `json:"tls,omitempty"`   // nil: off
 	// UsageLog is nil without one.
-	UsageLog *usagelog.Status `json:"usage_log,omitempty"`
+	UsageLog *usagelog.Status  `json:"usage_log,omitempty"`
+	AuditLog admin.AuditStatus `json:"audit_log"`
 	// RefusedInMinute are the new calls that the node refused in the last minute, because
 	// it was overloaded.
 	RefusedInMinute int64 `json:"refused_in_minute"`
@@ -143,6 +145,7 @@ func (n *Node) Status() Status {
 		Cluster:       n.clusterStatus(routed, &stats),
 		Envoy:         n.envoyStatus(),
 		UsageLog:      n.usageStatus(),
+		AuditLog:      n.admin.AuditStatus(),
 		TLS:           n.tlsStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),

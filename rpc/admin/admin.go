@@ -50,6 +50,11 @@ type Service struct {
 	auditErrors prometheus.Counter
 	omitted     prometheus.Counter
 
+	losses struct {
+		sync.Mutex
+		AuditStatus
+	}
+
 	draining sync.Mutex
 	drained  string // the request id of the last drain
 

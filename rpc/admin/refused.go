@@ -50,6 +50,9 @@ func (s *Service) refuse(e *audit.Entry, address netip.Addr) {
 	omitted, err := s.o.Audit.WriteRefused(e, address, s.now())
 	if omitted {
 		s.omitted.Inc()
+		s.losses.Lock()
+		s.losses.Omitted++
+		s.losses.Unlock()
 	}
 	s.wrote(e, err)
 }
@@ -73,5 +76,9 @@ func (s *Service) wrote(e *audit.Entry, err error) {
 		return
 	}
 	s.auditErrors.Inc()
+	s.losses.Lock()
+	s.losses.Lost++
+	s.losses.LastError = err.Error()
+	s.losses.Unlock()
 	s.o.Logger.Error("audit log not written", "action", e.Action, "result", e.Result, "caller", e.Caller, "key", e.Key, "request_id", e.RequestID, "error", err)
 }
