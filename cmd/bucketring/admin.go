@@ -393,8 +393,10 @@ func newAdminDrain(s *streams) *cobra.Command {
 		Short: "Make a node unready and hand its keys over",
 		Long: `Make a node unready, so that load balancers send it nothing, and hand its keys over to
 the other members, as at shutdown. The node goes on answering, with the help of the new
-owners. Stop it then: SIGTERM has nothing left to hand over. Only a restart takes it back
-into the ring.
+owners. Stop it then: SIGTERM has nothing left to hand over.
+
+A drain cannot be undone, not even while it goes on: a member that has said that it leaves
+has no way back into the ring but a restart, which is a new run of it.
 
 The command waits until all keys are handed over, and exits with 1 if that takes longer
 than --wait.`,

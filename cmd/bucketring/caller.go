@@ -135,7 +135,7 @@ func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorde
 			return errorWithHint(errors.New(said), c.hint)
 		}
 		return errorWithHint(fmt.Errorf("%s did not answer: %s", server, status.Convert(err).Message()),
-			tlsHintOf(err, "start a node there, for example with: bucketring dev"))
+			tlsHintOf(err, c.tls.used, "start a node there, for example with: bucketring dev"))
 	}
 	return errorWithHint(fmt.Errorf("%s: %w", server, err), "check that this is the gRPC address of a node of the same version")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,7 @@ type callerTLS struct {
 	on                  bool
 	ca, cert, key, name string
 	given               func(string) bool // whether a flag is given
+	used                bool              // whether open has found that TLS is to be used
 }
 
 func newCallerTLS(s *streams, cmd *cobra.Command) *callerTLS {
@@ -53,6 +55,7 @@ func (t *callerTLS) open(cmd *cobra.Command, https bool) (*tlsfiles.Store, error
 	if !on {
 		return nil, nil
 	}
+	t.used = true
 	t.name = cmp.Or(t.name, env("_NAME"))
 	f := tlsfiles.Files{Cert: t.cert, Key: t.key, CA: cmp.Or(t.ca, env("_CA_FILE"))}
 	if f.Cert == "" && f.Key == "" {
@@ -87,6 +90,9 @@ type httpNode struct {
 	client *http.Client
 }
 
+// usesTLS reports whether calls to the node use TLS.
+func (n *httpNode) usesTLS() bool { return strings.HasPrefix(n.base, "https:") }
+
 // httpNode returns the node at an address, which may begin with http:// or https://.
 func (t *callerTLS) httpNode(cmd *cobra.Command, address string) (*httpNode, error) {
 	address, https := strings.CutPrefix(address, "https://")
@@ -107,27 +113,35 @@ func (t *callerTLS) httpNode(cmd *cobra.Command, address string) (*httpNode, err
 	return &httpNode{target, "https://" + target, &http.Client{Transport: &http.Transport{TLSClientConfig: store.Client(t.name)}}}, nil
 }
 
+// cutOff are parts of the errors of a connection that the node has closed at once. It may do
+// so before its reason is read: that a certificate is required, or that TLS is.
+var cutOff = []string{"broken pipe", "connection reset by peer", "error reading server preface"}
+
 // tlsHintOf returns what to do about an error of a connection to a node, by flags, or def.
-func tlsHintOf(err error, def string) string {
+// usedTLS is whether the caller has used TLS.
+func tlsHintOf(err error, usedTLS bool, def string) string {
 	if err == nil {
 		return def
 	}
 	message := err.Error()
+	isCutOff := slices.ContainsFunc(cutOff, func(text string) bool { return strings.Contains(message, text) })
+	if isCutOff && !usedTLS {
+		return "--tls --tls-ca-file FILE, if the node uses TLS"
+	}
 	for _, known := range []struct{ text, hint string }{
 		{"certificate required", "--tls-cert-file FILE --tls-key-file FILE: the node requires a client certificate"},
-		// A node that requires a certificate may close the connection before its alert is read.
-		{"write: broken pipe", "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"},
-		{"write: connection reset by peer", "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"},
 		{"signed by unknown authority", "--tls-ca-file FILE, with the CA certificate that signed the node's"},
 		{"x509: certificate is", "--tls-name NAME, if the certificate has another name than the address"},
 		{"x509: cannot validate", "--tls-name NAME, if the certificate has another name than the address"},
 		{"does not look like a TLS handshake", "leave out --tls: the node does not use TLS"},
 		{"server gave HTTP response to HTTPS client", "leave out --tls: the node does not use TLS"},
-		{"error reading server preface", "--tls --tls-ca-file FILE, if the node uses TLS"},
 	} {
 		if strings.Contains(message, known.text) {
 			return known.hint
 		}
+	}
+	if isCutOff && !strings.Contains(message, "remote error: tls:") {
+		return "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"
 	}
 	if hint := tlsfiles.Remedy(err); hint != "" {
 		return hint

@@ -115,7 +115,7 @@ func forget(ctx context.Context, node *httpNode, member string, force bool, toke
 	}
 	resp, err := node.client.Do(r)
 	if err != nil {
-		return answer, nil, unanswered(target, err)
+		return answer, nil, unanswered(target, node.usesTLS(), err)
 	}
 	defer resp.Body.Close()
 	text, err = io.ReadAll(io.LimitReader(resp.Body, maxStatus))

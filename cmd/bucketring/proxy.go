@@ -133,6 +133,7 @@ func (s *streams) runProxy(ctx context.Context, c *config.StandaloneProxy, log *
 		return nil
 	})
 	group.Go(func() error { return policies.Run(work) })
+	group.Go(func() error { return p.WatchNodes(work) })
 	log.Info("ready", "proxy", listener.Addr().String(), "upstream", c.Proxy.Upstream, "servers", c.Servers, "admin", admin.Addr().String())
 	if s.errTTY && c.LogFormat != "json" {
 		s.notef("  proxy    %[1]s://%[2]s -> %[3]s\n  ready    %[1]s://%[4]s/readyz\n  metrics  %[1]s://%[4]s/metrics\n", secure.Scheme(), listener.Addr(), c.Proxy.Upstream, admin.Addr())
@@ -172,12 +173,12 @@ func adminHandler(ctx context.Context, p *node.Proxy, registry *prometheus.Regis
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		status := p.Client().Status()
+		err := p.NodesAnswer()
 		switch {
 		case ctx.Err() != nil:
 			http.Error(w, "shutting down", http.StatusServiceUnavailable)
-		case !status.Following:
-			http.Error(w, "no node of the cluster answers", http.StatusServiceUnavailable)
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		default:
 			_, _ = fmt.Fprintln(w, "ready")
 		}

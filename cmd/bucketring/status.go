@@ -120,7 +120,7 @@ func fetchStatus(ctx context.Context, api *httpNode, path string, token *tokenfi
 	}
 	resp, err := api.client.Do(r)
 	if err != nil {
-		return nil, unanswered(target, err)
+		return nil, unanswered(target, api.usesTLS(), err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
@@ -137,7 +137,7 @@ func fetchStatus(ctx context.Context, api *httpNode, path string, token *tokenfi
 }
 
 // unanswered returns the error of a call that an HTTP client could not make.
-func unanswered(target string, err error) error {
+func unanswered(target string, usedTLS bool, err error) error {
 	if cause := errors.Unwrap(err); cause != nil {
 		err = cause // omits the URL
 	}
@@ -145,7 +145,7 @@ func unanswered(target string, err error) error {
 	if _, network := errors.AsType[net.Error](err); network {
 		hint = "start a node there, for example with: bucketring dev"
 	}
-	return errorWithHint(fmt.Errorf("%s did not answer: %w", target, err), tlsHintOf(err, hint))
+	return errorWithHint(fmt.Errorf("%s did not answer: %w", target, err), tlsHintOf(err, usedTLS, hint))
 }
 
 // printStatus prints a status as text: the node, the members and warnings.
@@ -277,6 +277,22 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 			add("no copies and no votes go to %s: %s", m.Name, m.Replication.Problem)
 		}
 	}
+	for _, u := range c.Unvouched {
+		add("%s at %s is not taken for that member: %s", u.Name, u.Address, u.Problem)
+	}
+	if t := n.TLS; t != nil {
+		for _, f := range t.Files {
+			if f.Problem != "" {
+				add("files of TLS cannot be used, so the previous ones stay in use: %s", f.Problem)
+			}
+		}
+	}
+	if u := n.UsageLog; u != nil && (u.Lost > 0 || u.Problem != "") {
+		add("the usage log has lost %s lines since the start%s", amount.Group(u.Lost), lastError(u.Problem))
+	}
+	if a := n.AuditLog; a.Lost > 0 {
+		add("the audit log has lost %s lines since the start%s", amount.Group(a.Lost), lastError(a.LastError))
+	}
 	for _, d := range c.Departed {
 		if slices.ContainsFunc(c.Members, func(m node.MemberStatus) bool { return m.Name == d.Name }) {
 			continue // it rejoined
@@ -303,6 +319,14 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 		add("calls decided without their owner since the start: %s (%s)", amount.Group(total), causes)
 	}
 	return list
+}
+
+// lastError is the end of a warning.
+func lastError(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
 }
 
 // policyGroups lists which members have which digest.

@@ -42,7 +42,7 @@ var allowedImports = map[string][]string{
 
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
-	"rpc/admin":                     {"internal/audit", "internal/auth", "rpc/server", "rpc/pb"},
+	"rpc/admin":                     {"internal/audit", "internal/auth", "internal/share", "rpc/server", "rpc/pb"},
 	"rpc/httpapi":                   {"internal/auth", "internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
 	"rpc/server":                    {"internal/tracing", "internal/nearest", "internal/auth", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/proxy":                     {"internal/tracing", "internal/jwtverify", "internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
@@ -54,7 +54,7 @@ var allowedImports = map[string][]string{
 	"rpc/peer":                      {"internal/auth", "rpc/server", "rpc/internal/call", "rpc/internal/slices", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter/slice", "limiter", "internal/tracing"},
 	"rpc/replication":               {"internal/boottime", "rpc/replication/internal/wire", "rpc/internal/handshake", "rpc/pb", "cluster/continuity", "limiter"},
 	"rpc/replication/internal/wire": {"cluster/continuity"},
-	"rpc/client":                    {"internal/boottime", "internal/tokenfile", "internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
+	"rpc/client":                    {"internal/boottime", "internal/tlserror", "internal/tokenfile", "internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
 	"rpc/pb":                        {},
 
 	// Formats of messages.
@@ -124,7 +124,8 @@ var allowedImports = map[string][]string{
 	"internal/mockllm":      {},
 
 	"internal/certs":    {},
-	"internal/tlsfiles": {},
+	"internal/tlsfiles": {"internal/tlserror"},
+	"internal/tlserror": {},
 
 	// Only tests import these.
 	"internal/oracle": {"limiter"},

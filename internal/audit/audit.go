@@ -19,13 +19,15 @@ import (
 type Entry struct {
 	// Time is when the line was written, in RFC 3339 with nanoseconds, in UTC.
 	Time string `json:"time"`
-	// Action is reset, grant, end, reload or drain.
+	// Action is reset, grant, end, reload, drain or forget, and of refused callers also
+	// inspect or profile.
 	Action string `json:"action"`
 	// Result is started before a change; then done, replayed (an earlier change with the
-	// same request id was, and nothing was changed now), refused (nothing was changed), or
-	// unknown (no answer came in time).
+	// same request id was, and nothing was changed now), refused (nothing was changed),
+	// unknown (no answer came in time), or pending (the members have not agreed yet).
 	Result string `json:"result"`
-	// Caller is who asked, as far as it is known: an address.
+	// Caller is who asked, as far as it is known: an address, after the name of the caller
+	// if there is one.
 	Caller string `json:"caller"`
 	// Member is the node that was asked.
 	Member      string  `json:"member"`
@@ -40,7 +42,11 @@ type Entry struct {
 	RequestID   string  `json:"request_id,omitempty"`
 	Limits      []Limit `json:"limits,omitempty"` // that were changed
 	Status      string  `json:"status,omitempty"` // of the reservation that was ended
+	Target      string  `json:"target,omitempty"` // the member that is forgotten
+	Force       bool    `json:"force,omitempty"`  // without votes, if they cannot be had
 	Error       string  `json:"error,omitempty"`
+	// Omitted is how many lines of refused callers were left out before this one.
+	Omitted int64 `json:"omitted,omitempty"`
 }
 
 // Limit is what changed in one limit: what was used or, of a grant, left of the credit.
@@ -58,6 +64,9 @@ type Log struct {
 
 	mu   sync.Mutex
 	file *os.File
+
+	refusedMu sync.Mutex
+	refused   refusals // guarded by refusedMu
 }
 
 // Open opens the log in a file, which it creates if need be and appends to. If path is "",
@@ -173,6 +182,7 @@ func (l *Log) toNode(e *Entry) {
 		{"charge", e.Charge},
 		{"request_id", e.RequestID},
 		{"status", e.Status},
+		{"target", e.Target},
 		{"error", e.Error},
 	} {
 		if a.value != "" {
@@ -181,6 +191,12 @@ func (l *Log) toNode(e *Entry) {
 	}
 	if e.Amount != 0 {
 		attrs = append(attrs, slog.Int64("amount", e.Amount))
+	}
+	if e.Force {
+		attrs = append(attrs, slog.Bool("force", true))
+	}
+	if e.Omitted != 0 {
+		attrs = append(attrs, slog.Int64("omitted", e.Omitted))
 	}
 	if len(e.Limits) > 0 {
 		attrs = append(attrs, slog.Any("limits", e.Limits))

@@ -5,10 +5,12 @@ package audit
 import (
 	"bytes"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func entry(id string) *Entry {
@@ -138,5 +140,57 @@ func TestLinesInTheLogOfTheNode(t *testing.T) {
 		if !strings.HasSuffix(lines[i], want) {
 			t.Errorf("line %d is\n%s, want\n%s", i+1, lines[i], want)
 		}
+	}
+}
+
+// TestRefusedAreBounded floods the log from one address, and from many.
+func TestRefusedAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l, err := Open(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	now, omitted := time.Unix(1e9, 0), 0
+	write := func(address netip.Addr) {
+		t.Helper()
+		left, err := l.WriteRefused(entry("a"), address, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left {
+			omitted++
+		}
+	}
+	wantLines := func(lines int) {
+		t.Helper()
+		if got := strings.Count(read(t, path), "\n"); got != lines {
+			t.Errorf("the log has %d lines, want %d", got, lines)
+		}
+	}
+	one := netip.MustParseAddr("10.0.0.1")
+	for range 100 {
+		write(one)
+	}
+	wantLines(60)
+	write(netip.MustParseAddr("10.0.0.2"))
+	if got := read(t, path); !strings.HasSuffix(got, `,"omitted":40}`+"\n") || omitted != 40 {
+		t.Errorf("%d were left out, want 40, and the next line to say so", omitted)
+	}
+	for i := range 1000 {
+		write(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}))
+	}
+	wantLines(600)
+	if n := len(l.refused.byAddress); n > 600 {
+		t.Errorf("%d addresses are kept, want at most 600", n)
+	}
+	if err := l.Write(entry("b")); err != nil { // changes are always written
+		t.Error(err)
+	}
+	now = now.Add(time.Minute)
+	write(one)
+	wantLines(602)
+	if got := read(t, path); !strings.HasSuffix(got, `,"omitted":461}`+"\n") {
+		t.Errorf("the last line is %s, want it to say that 461 were left out", got[len(got)-100:])
 	}
 }

@@ -151,6 +151,8 @@ type Error struct {
 	RetryAfter time.Duration
 	// Challenge is the value of WWW-Authenticate, with Unauthenticated.
 	Challenge string
+
+	attempt *Attempt // that [Authority.Check] reports; nil: none
 }
 
 func (e *Error) Error() string { return e.Message }

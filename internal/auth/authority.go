@@ -35,9 +35,12 @@ type Options struct {
 	// PeersProve reports whether members have credentials, without which nobody gets to the
 	// service between members. Nil: they have.
 	PeersProve func() bool
-	Logger     *slog.Logger          // nil: no log
-	Registry   prometheus.Registerer // nil: no metrics
-	Now        func() time.Time      // nil: time.Now
+	// OnRefused is told of each call for administration that is refused. It may wait for a
+	// disk. Nil: nobody is.
+	OnRefused func(*Attempt)
+	Logger    *slog.Logger          // nil: no log
+	Registry  prometheus.Registerer // nil: no metrics
+	Now       func() time.Time      // nil: time.Now
 	// Debounce and Poll are those of package filewatch.
 	Debounce, Poll time.Duration
 }

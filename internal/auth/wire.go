@@ -50,10 +50,18 @@ func (a *Authority) grpc(ctx context.Context, method string, header metadata.MD)
 		c.tls = tlsState(p.AuthInfo)
 	}
 	g, err := a.authenticate(c)
+	if err == nil {
+		err = g.allows(r, strings.TrimPrefix(method, "/"))
+	}
 	if err != nil {
+		remote := ""
+		if known && p.Addr != nil {
+			remote = p.Addr.String()
+		}
+		err.attempt = attempted(method, g, remote, c.address, err) // whoever calls Check may wait, unlike a connection
 		return nil, err
 	}
-	return g, g.allows(r, strings.TrimPrefix(method, "/"))
+	return g, nil
 }
 
 // tlsState returns the state of a connection, nil without TLS.
@@ -74,6 +82,7 @@ func (a *Authority) Check(ctx context.Context) error {
 	case *Grant:
 		return nil
 	case *Error:
+		a.report(v.attempt)
 		return v
 	}
 	return unauthenticated("nobody has checked the credentials of this call")
@@ -104,6 +113,7 @@ func (a *Authority) HTTP(r *http.Request) (context.Context, error) {
 		err = g.allows(needs, path)
 	}
 	if err != nil {
+		a.report(attempted(path, g, r.RemoteAddr, c.address, err))
 		if err.Challenge != "" && isPage(path) {
 			err.Challenge += `, Basic realm="bucketring: a token as the password"`
 		}

@@ -81,16 +81,18 @@ func (c *Config) proxyHasCredentials() bool {
 // ServersTLS has the settings of TLS of a proxy's connections to nodes.
 type ServersTLS struct {
 	On       bool   `key:"servers_tls" help:"use TLS to the nodes of --servers"`
-	CertFile string `key:"servers_cert_file" help:"certificate of the proxy for nodes, in PEM; empty means --tls-cert-file"`
+	CertFile string `key:"servers_cert_file" help:"certificate of the proxy for nodes, in PEM; empty means --tls-cert-file, unless --servers-ca-file is another file than --tls-ca-file"`
 	KeyFile  string `key:"servers_key_file" help:"private key of --servers-cert-file, in PEM"`
 	CAFile   string `key:"servers_ca_file" help:"CA certificates in PEM that verify nodes; empty means --tls-ca-file or, without that, those of the system"`
 	Name     string `key:"servers_name" help:"name that the certificates of all nodes must have; empty means the host that is dialed"`
 }
 
-// ServersFiles returns the files for connections to nodes.
+// ServersFiles returns the files for connections to nodes. The certificate for callers is also
+// for nodes if both verify by the same CA file. If nodes have a CA file of their own, they
+// would most likely refuse it.
 func (c *StandaloneProxy) ServersFiles() tlsfiles.Files {
 	f := tlsfiles.Files{Cert: c.ServersTLS.CertFile, Key: c.ServersTLS.KeyFile, CA: c.ServersTLS.CAFile}
-	if f.Cert == "" {
+	if f.Cert == "" && (f.CA == "" || f.CA == c.TLS.CAFile) {
 		f.Cert, f.Key = c.TLS.CertFile, c.TLS.KeyFile
 	}
 	if f.CA == "" {
@@ -102,7 +104,7 @@ func (c *StandaloneProxy) ServersFiles() tlsfiles.Files {
 // ServersSettings are the names of the settings for [StandaloneProxy.ServersFiles].
 func (c *StandaloneProxy) ServersSettings() tlsfiles.Files {
 	names := TLSSettings
-	if c.ServersTLS.CertFile != "" {
+	if f := c.ServersFiles(); f.Cert != c.TLS.CertFile || c.ServersTLS.CertFile != "" {
 		names.Cert, names.Key = "servers_cert_file", "servers_key_file"
 	}
 	if c.ServersTLS.CAFile != "" {

@@ -67,6 +67,27 @@ func TestTLSOfAProxy(t *testing.T) {
 	}
 }
 
+// TestCertificateOfAProxyForNodes: the certificate for callers is not shown to nodes of another
+// CA, which would refuse it.
+func TestCertificateOfAProxyForNodes(t *testing.T) {
+	for name, tt := range map[string]struct {
+		servers      ServersTLS
+		wantCert, ca string
+	}{
+		"one CA":                        {ServersTLS{On: true}, "n1.crt", "ca.crt"},
+		"the same CA, twice":            {ServersTLS{On: true, CAFile: "ca.crt"}, "n1.crt", "ca.crt"},
+		"another CA":                    {ServersTLS{On: true, CAFile: "nodes.crt"}, "", "nodes.crt"},
+		"another CA, and a certificate": {ServersTLS{On: true, CAFile: "nodes.crt", CertFile: "p.crt", KeyFile: "p.key"}, "p.crt", "nodes.crt"},
+	} {
+		c := DefaultStandalone()
+		c.TLS = TLS{Mode: TLSRequired, CertFile: "n1.crt", KeyFile: "n1.key", CAFile: "ca.crt"}
+		c.ServersTLS = tt.servers
+		if f := c.ServersFiles(); f.Cert != tt.wantCert || f.CA != tt.ca || (f.Key == "") != (f.Cert == "") {
+			t.Errorf("%s: ServersFiles() = %+v, want the certificate %q and the CA %q", name, f, tt.wantCert, tt.ca)
+		}
+	}
+}
+
 func check(t *testing.T, name string, err error, want string) {
 	t.Helper()
 	if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {

@@ -63,17 +63,18 @@ func (n *Node) leaveRingOnce() error {
 }
 
 // drain turns the node unready and hands its partitions over, as at shutdown. The node goes
-// on answering, by forwarding to the new owners. It reports whether that is done.
+// on answering, by forwarding to the new owners. It reports whether that is done. There is no
+// way back but a restart: [cluster.Leaving] is the last state of a run, see docs/admin.md.
 func (n *Node) drain() (done bool, message string) {
 	if n.phase.Load() == starting {
 		return false, "the node is starting: ask again when it is ready"
 	}
-	if n.phase.CompareAndSwap(serving, draining) {
+	if n.phase.CompareAndSwap(serving, drained) {
 		n.updateHealth()
 		n.log.Info("draining: an operator has asked for it")
 	}
 	if !n.othersInRing(n.cluster.View()) && n.inRing(n.cluster.View()) {
-		return false, "the node is unready, and goes on deciding: no other member is in the ring to take its keys over"
+		return false, "the node is unready, and goes on deciding: no other member is in the ring to take its keys over. Only a restart makes it ready again"
 	}
 	over, first := n.departure.begin()
 	if first {
@@ -92,7 +93,7 @@ func (n *Node) drain() (done bool, message string) {
 	}
 	select {
 	case <-n.replication.Left():
-		return true, "the node is unready, and the other members own its keys: it can be stopped"
+		return true, "the node is unready, and the other members own its keys: stop it, or restart it to take it back into the ring"
 	default:
 		return false, "the node is unready, and still owns keys that no other member has taken over: see bucketring status --partitions"
 	}

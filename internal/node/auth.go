@@ -21,6 +21,7 @@ func (n *Node) openAuth() (err error) {
 	}
 	n.access, err = auth.New(auth.Options{
 		Path: n.config.Auth, NodeKeys: n.nodeKeys, Logger: n.log, Registry: n.registry,
+		OnRefused:  func(a *auth.Attempt) { n.admin.Refused(a) },
 		PeersProve: func() bool { return len(n.keys.current()) > 0 || n.config.TLS.Required() }, // by the handshake, or by certificates
 	})
 	return err

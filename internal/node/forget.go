@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	grpcstatus "google.golang.org/grpc/status"
+
 	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/replication"
 )
@@ -17,8 +19,23 @@ import (
 const forgetTimeout = 10 * time.Second
 
 // Forget has a member forgotten that will not come back: see [replication.Host.Forget]. It
-// waits for the votes of others for a short time only.
-func (n *Node) Forget(ctx context.Context, member string, force bool) (httpapi.Forgotten, error) {
+// waits for the votes of others for a short time only. It is written to the audit log.
+func (n *Node) Forget(ctx context.Context, member string, force bool) (a httpapi.Forgotten, err error) {
+	err = n.admin.Forget(ctx, member, force, func() (bool, error) {
+		a, err = n.forget(ctx, member, force)
+		return a.Forgotten, err
+	}, func(err error) bool {
+		_, unknown := errors.AsType[*httpapi.UnknownMemberError](err)
+		_, refused := errors.AsType[*httpapi.ForgetRefusedError](err)
+		return unknown || refused
+	})
+	if s, ok := grpcstatus.FromError(err); ok && err != nil { // the audit log cannot be written
+		err = errors.New(s.Message())
+	}
+	return a, err
+}
+
+func (n *Node) forget(ctx context.Context, member string, force bool) (httpapi.Forgotten, error) {
 	ctx, cancel := context.WithTimeout(ctx, forgetTimeout)
 	defer cancel()
 	f, err := n.replication.Forget(ctx, member, force)

@@ -130,7 +130,8 @@ type Node struct {
 const (
 	starting int32 = iota
 	serving
-	draining
+	drained  // an operator has asked for it
+	draining // shutting down
 )
 
 // New returns a node that listens but does not answer yet. The caller must call Run

@@ -15,6 +15,7 @@ import (
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/usagelog"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/rpc/admin"
 	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/peer"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -23,16 +24,19 @@ import (
 // Errors of [Node.Ready].
 var (
 	errStarting = errors.New("starting")
+	errDrained  = errors.New("drained by an operator: only a restart takes it back into the ring")
 	errDraining = errors.New("draining: shutting down")
 	errFenced   = errors.New("fenced: a node that started later has the same name and replaces this one")
 )
 
 // Ready returns nil if the node is ready for calls, and otherwise the reason: it is
-// starting, draining or fenced. Unreachable members never make a node unready.
+// starting, drained, draining or fenced. Unreachable members never make a node unready.
 func (n *Node) Ready() error {
 	switch n.phase.Load() {
 	case starting:
 		return errStarting
+	case drained:
+		return errDrained
 	case draining:
 		return errDraining
 	}
@@ -106,7 +110,8 @@ type Status struct {
 	Envoy         *EnvoyStatus    `json:"envoy,omitempty"` // nil: off
 	TLS           *TLSStatus      `json:"tls,omitempty"`   // nil: off
 	// UsageLog is nil without one.
-	UsageLog *usagelog.Status `json:"usage_log,omitempty"`
+	UsageLog *usagelog.Status  `json:"usage_log,omitempty"`
+	AuditLog admin.AuditStatus `json:"audit_log"`
 	// RefusedInMinute are the new calls that the node refused in the last minute, because
 	// it was overloaded.
 	RefusedInMinute int64 `json:"refused_in_minute"`
@@ -140,6 +145,7 @@ func (n *Node) Status() Status {
 		Cluster:       n.clusterStatus(routed, &stats),
 		Envoy:         n.envoyStatus(),
 		UsageLog:      n.usageStatus(),
+		AuditLog:      n.admin.AuditStatus(),
 		TLS:           n.tlsStatus(),
 
 		RefusedInMinute: n.processors.refusedLately.Load(),

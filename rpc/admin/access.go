@@ -22,9 +22,9 @@ func caller(ctx context.Context) (who string, err error) {
 	p, ok := grpcpeer.FromContext(ctx)
 	if name := auth.From(ctx).Caller(); name != "" {
 		if ok && p.Addr != nil {
-			name += " at " + p.Addr.String()
+			who = p.Addr.String()
 		}
-		return name, nil
+		return callerAt(name, who), nil
 	}
 	if !ok || p.Addr == nil {
 		return "unknown", grpcstatus.Error(codes.PermissionDenied, "administration needs a loopback address, and the address of the caller is not known")

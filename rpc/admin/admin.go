@@ -48,9 +48,20 @@ type Service struct {
 
 	calls       *prometheus.CounterVec
 	auditErrors prometheus.Counter
+	omitted     prometheus.Counter
+
+	losses struct {
+		sync.Mutex
+		AuditStatus
+	}
 
 	draining sync.Mutex
 	drained  string // the request id of the last drain
+
+	forgetting struct {
+		sync.Mutex
+		last forgetting // that is not complete; zero: none
+	}
 }
 
 var _ pb.AdminServer = (*Service)(nil)
@@ -65,6 +76,9 @@ func New(o Options) *Service {
 		auditErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "bucketring_audit_errors_total", Help: "Lines that could not be written to the audit log.",
 		}),
+		omitted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "bucketring_audit_omitted_total", Help: "Refused attempts to administer that the audit log leaves out, because there were too many in a minute.",
+		}),
 	}
 	for _, action := range [...]string{"inspect", "reset", "grant", "end", "reload", "drain"} {
 		for _, result := range [...]string{resultDone, resultReplayed, resultRefused, resultUnknown} {
@@ -72,7 +86,7 @@ func New(o Options) *Service {
 		}
 	}
 	if o.Registry != nil {
-		o.Registry.MustRegister(s.calls, s.auditErrors)
+		o.Registry.MustRegister(s.calls, s.auditErrors, s.omitted)
 	}
 	return s
 }
@@ -89,6 +103,7 @@ const (
 	resultReplayed = "replayed"
 	resultRefused  = "refused"
 	resultUnknown  = "unknown"
+	resultPending  = "pending"
 )
 
 // InspectKey implements pb.AdminServer. It changes nothing, so the audit log has only those
@@ -245,13 +260,14 @@ func (s *Service) announce(e *audit.Entry) error {
 }
 
 // authorize sets the caller of e, and returns an error if it may not administer the node. This
-// is the only place that decides that.
+// is the only place that decides that. With a list of callers, those whom it refuses do not
+// come here: see [Service.Refused].
 func (s *Service) authorize(ctx context.Context, e *audit.Entry) error {
 	who, err := caller(ctx)
 	e.Caller = who
 	if err != nil {
 		e.Error = server.Describe(err).GetMessage()
-		s.end(e, resultRefused)
+		s.refuse(e, addressOf(ctx))
 	}
 	return err
 }
@@ -263,11 +279,8 @@ func (s *Service) end(e *audit.Entry, result string) {
 }
 
 func (s *Service) write(e *audit.Entry, result string) error {
-	e.Time, e.Member, e.Result = s.now().UTC().Format(time.RFC3339Nano), s.o.Name, result
+	s.stamp(e, result)
 	err := s.o.Audit.Write(e)
-	if err != nil {
-		s.auditErrors.Inc()
-		s.o.Logger.Error("audit log not written", "action", e.Action, "result", e.Result, "caller", e.Caller, "key", e.Key, "request_id", e.RequestID, "error", err)
-	}
+	s.wrote(e, err)
 	return err
 }

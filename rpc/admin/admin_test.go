@@ -223,6 +223,9 @@ func TestNoChangeWithoutAudit(t *testing.T) {
 	if len(f.calls) != 0 || f.drained != 0 {
 		t.Error("a change was made")
 	}
+	if s := f.AuditStatus(); s.Lost != 3 || !strings.Contains(s.LastError, "open the audit log") {
+		t.Errorf("AuditStatus() = %+v, want 3 lost lines and why", s)
+	}
 }
 
 func errOf[T any](_ T, err error) error { return err }

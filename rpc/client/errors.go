@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/internal/tlserror"
 	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 )
@@ -163,7 +165,11 @@ type unreachableError struct {
 }
 
 func (e *unreachableError) Error() string {
-	return fmt.Sprintf("%v: attempt %d, %s: %s", ErrUnreachable, e.attempt, e.addr, status.Convert(e.err).Message())
+	message := status.Convert(e.err).Message()
+	if hint := tlserror.RemedyOf(message); hint != "" && !strings.Contains(message, hint) {
+		message += ": " + hint
+	}
+	return fmt.Sprintf("%v: attempt %d, %s: %s", ErrUnreachable, e.attempt, e.addr, message)
 }
 
 func (e *unreachableError) Unwrap() []error {

@@ -49,7 +49,8 @@ type Options struct {
 	Partitions func(ctx context.Context, member string) (any, error)
 	// Forget takes a member off the roster that will not come back, with force if need be
 	// without votes. Errors: [*UnknownMemberError], [*ForgetRefusedError], or that the state
-	// of the members is not known. Nil: there is no such path.
+	// of the members is not known. The context has the peer as that of a gRPC call. Nil:
+	// there is no such path.
 	Forget func(ctx context.Context, member string, force bool) (Forgotten, error)
 	// Admin serves operators. Nil: there are no paths for them.
 	Admin pb.AdminServer

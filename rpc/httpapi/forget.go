@@ -54,7 +54,7 @@ func (a *api) forgetMember(w http.ResponseWriter, r *http.Request) error {
 	if member == "" {
 		return invalid("member", "must be given")
 	}
-	answer, err := a.forget(r.Context(), member, force)
+	answer, err := a.forget(withRemote(r), member, force)
 	if unknown, ok := errors.AsType[*UnknownMemberError](err); ok {
 		return &problem{status: http.StatusNotFound, Code: "unknown_member", Field: "member", Message: unknown.Error(), why: server.InvalidField}
 	}
