@@ -63,11 +63,15 @@ var callerScopes = map[string]string{
 // write lists callers.
 func (f *authFile) write(names ...string) {
 	f.t.Helper()
+	replaceFile(f.t, f.path, f.text(names...))
+}
+
+func (f *authFile) text(names ...string) string {
 	text := "callers:\n"
 	for _, name := range names {
 		text += fmt.Sprintf("- {name: %s, %s, tokens: [%s]}\n", name, callerScopes[name], secret.Of(f.token(name)))
 	}
-	replaceFile(f.t, f.path, text)
+	return text
 }
 
 func replaceFile(t *testing.T, path, text string) {

@@ -36,6 +36,9 @@ type PeerMessage struct {
 	//	*PeerMessage_Control
 	//	*PeerMessage_Copy
 	//	*PeerMessage_ControlPart
+	//	*PeerMessage_Locate
+	//	*PeerMessage_HotKeys
+	//	*PeerMessage_Calls
 	Message       isPeerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -132,6 +135,33 @@ func (x *PeerMessage) GetControlPart() []byte {
 	return nil
 }
 
+func (x *PeerMessage) GetLocate() *LocateRequest {
+	if x != nil {
+		if x, ok := x.Message.(*PeerMessage_Locate); ok {
+			return x.Locate
+		}
+	}
+	return nil
+}
+
+func (x *PeerMessage) GetHotKeys() *HotKeysRequest {
+	if x != nil {
+		if x, ok := x.Message.(*PeerMessage_HotKeys); ok {
+			return x.HotKeys
+		}
+	}
+	return nil
+}
+
+func (x *PeerMessage) GetCalls() *BatchRequest {
+	if x != nil {
+		if x, ok := x.Message.(*PeerMessage_Calls); ok {
+			return x.Calls
+		}
+	}
+	return nil
+}
+
 type isPeerMessage_Message interface {
 	isPeerMessage_Message()
 }
@@ -164,6 +194,19 @@ type PeerMessage_ControlPart struct {
 	ControlPart []byte `protobuf:"bytes,6,opt,name=control_part,json=controlPart,proto3,oneof"`
 }
 
+type PeerMessage_Locate struct {
+	// Questions of Ask: for Locate, HotKeys and Batch.
+	Locate *LocateRequest `protobuf:"bytes,7,opt,name=locate,proto3,oneof"`
+}
+
+type PeerMessage_HotKeys struct {
+	HotKeys *HotKeysRequest `protobuf:"bytes,8,opt,name=hot_keys,json=hotKeys,proto3,oneof"`
+}
+
+type PeerMessage_Calls struct {
+	Calls *BatchRequest `protobuf:"bytes,9,opt,name=calls,proto3,oneof"`
+}
+
 func (*PeerMessage_Hello) isPeerMessage_Message() {}
 
 func (*PeerMessage_Proof) isPeerMessage_Message() {}
@@ -176,12 +219,21 @@ func (*PeerMessage_Copy) isPeerMessage_Message() {}
 
 func (*PeerMessage_ControlPart) isPeerMessage_Message() {}
 
+func (*PeerMessage_Locate) isPeerMessage_Message() {}
+
+func (*PeerMessage_HotKeys) isPeerMessage_Message() {}
+
+func (*PeerMessage_Calls) isPeerMessage_Message() {}
+
 type PeerAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Answer:
 	//
 	//	*PeerAnswer_Welcome
 	//	*PeerAnswer_Answers
+	//	*PeerAnswer_Locations
+	//	*PeerAnswer_HotKeys
+	//	*PeerAnswer_Results
 	Answer        isPeerAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -242,6 +294,33 @@ func (x *PeerAnswer) GetAnswers() *Answers {
 	return nil
 }
 
+func (x *PeerAnswer) GetLocations() *LocateResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*PeerAnswer_Locations); ok {
+			return x.Locations
+		}
+	}
+	return nil
+}
+
+func (x *PeerAnswer) GetHotKeys() *HotKeysResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*PeerAnswer_HotKeys); ok {
+			return x.HotKeys
+		}
+	}
+	return nil
+}
+
+func (x *PeerAnswer) GetResults() *BatchResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*PeerAnswer_Results); ok {
+			return x.Results
+		}
+	}
+	return nil
+}
+
 type isPeerAnswer_Answer interface {
 	isPeerAnswer_Answer()
 }
@@ -254,9 +333,28 @@ type PeerAnswer_Answers struct {
 	Answers *Answers `protobuf:"bytes,2,opt,name=answers,proto3,oneof"`
 }
 
+type PeerAnswer_Locations struct {
+	// Of Ask.
+	Locations *LocateResponse `protobuf:"bytes,3,opt,name=locations,proto3,oneof"`
+}
+
+type PeerAnswer_HotKeys struct {
+	HotKeys *HotKeysResponse `protobuf:"bytes,4,opt,name=hot_keys,json=hotKeys,proto3,oneof"`
+}
+
+type PeerAnswer_Results struct {
+	Results *BatchResponse `protobuf:"bytes,5,opt,name=results,proto3,oneof"`
+}
+
 func (*PeerAnswer_Welcome) isPeerAnswer_Answer() {}
 
 func (*PeerAnswer_Answers) isPeerAnswer_Answer() {}
+
+func (*PeerAnswer_Locations) isPeerAnswer_Answer() {}
+
+func (*PeerAnswer_HotKeys) isPeerAnswer_Answer() {}
+
+func (*PeerAnswer_Results) isPeerAnswer_Answer() {}
 
 type PeerHello struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -538,19 +636,25 @@ var File_bucketring_v1_peer_proto protoreflect.FileDescriptor
 
 const file_bucketring_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x18bucketring/v1/peer.proto\x12\rbucketring.v1\x1a\x1ebucketring/v1/bucketring.proto\"\x9b\x02\n" +
+	"\x18bucketring/v1/peer.proto\x12\rbucketring.v1\x1a\x1ebucketring/v1/bucketring.proto\"\xc4\x03\n" +
 	"\vPeerMessage\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.bucketring.v1.PeerHelloH\x00R\x05hello\x120\n" +
 	"\x05proof\x18\x02 \x01(\v2\x18.bucketring.v1.PeerProofH\x00R\x05proof\x12,\n" +
 	"\x05batch\x18\x03 \x01(\v2\x14.bucketring.v1.BatchH\x00R\x05batch\x12\x1a\n" +
 	"\acontrol\x18\x04 \x01(\fH\x00R\acontrol\x12.\n" +
 	"\x04copy\x18\x05 \x01(\v2\x18.bucketring.v1.CopyChunkH\x00R\x04copy\x12#\n" +
-	"\fcontrol_part\x18\x06 \x01(\fH\x00R\vcontrolPartB\t\n" +
-	"\amessage\"\x82\x01\n" +
+	"\fcontrol_part\x18\x06 \x01(\fH\x00R\vcontrolPart\x126\n" +
+	"\x06locate\x18\a \x01(\v2\x1c.bucketring.v1.LocateRequestH\x00R\x06locate\x12:\n" +
+	"\bhot_keys\x18\b \x01(\v2\x1d.bucketring.v1.HotKeysRequestH\x00R\ahotKeys\x123\n" +
+	"\x05calls\x18\t \x01(\v2\x1b.bucketring.v1.BatchRequestH\x00R\x05callsB\t\n" +
+	"\amessage\"\xb8\x02\n" +
 	"\n" +
 	"PeerAnswer\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.bucketring.v1.PeerWelcomeH\x00R\awelcome\x122\n" +
-	"\aanswers\x18\x02 \x01(\v2\x16.bucketring.v1.AnswersH\x00R\aanswersB\b\n" +
+	"\aanswers\x18\x02 \x01(\v2\x16.bucketring.v1.AnswersH\x00R\aanswers\x12=\n" +
+	"\tlocations\x18\x03 \x01(\v2\x1d.bucketring.v1.LocateResponseH\x00R\tlocations\x12;\n" +
+	"\bhot_keys\x18\x04 \x01(\v2\x1e.bucketring.v1.HotKeysResponseH\x00R\ahotKeys\x128\n" +
+	"\aresults\x18\x05 \x01(\v2\x1c.bucketring.v1.BatchResponseH\x00R\aresultsB\b\n" +
 	"\x06answer\"\xaa\x01\n" +
 	"\tPeerHello\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
@@ -570,11 +674,12 @@ const file_bucketring_v1_peer_proto_rawDesc = "" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\"=\n" +
 	"\tCopyChunk\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\fR\x06header\x12\x18\n" +
-	"\arecords\x18\x02 \x01(\fR\arecords2\xd6\x01\n" +
+	"\arecords\x18\x02 \x01(\fR\arecords2\x98\x02\n" +
 	"\x04Peer\x12E\n" +
 	"\bExchange\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12D\n" +
 	"\aControl\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12A\n" +
-	"\x04Copy\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01B,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
+	"\x04Copy\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12@\n" +
+	"\x03Ask\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01B,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
 
 var (
 	file_bucketring_v1_peer_proto_rawDescOnce sync.Once
@@ -590,33 +695,47 @@ func file_bucketring_v1_peer_proto_rawDescGZIP() []byte {
 
 var file_bucketring_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_bucketring_v1_peer_proto_goTypes = []any{
-	(*PeerMessage)(nil), // 0: bucketring.v1.PeerMessage
-	(*PeerAnswer)(nil),  // 1: bucketring.v1.PeerAnswer
-	(*PeerHello)(nil),   // 2: bucketring.v1.PeerHello
-	(*PeerWelcome)(nil), // 3: bucketring.v1.PeerWelcome
-	(*PeerProof)(nil),   // 4: bucketring.v1.PeerProof
-	(*CopyChunk)(nil),   // 5: bucketring.v1.CopyChunk
-	(*Batch)(nil),       // 6: bucketring.v1.Batch
-	(*Answers)(nil),     // 7: bucketring.v1.Answers
+	(*PeerMessage)(nil),     // 0: bucketring.v1.PeerMessage
+	(*PeerAnswer)(nil),      // 1: bucketring.v1.PeerAnswer
+	(*PeerHello)(nil),       // 2: bucketring.v1.PeerHello
+	(*PeerWelcome)(nil),     // 3: bucketring.v1.PeerWelcome
+	(*PeerProof)(nil),       // 4: bucketring.v1.PeerProof
+	(*CopyChunk)(nil),       // 5: bucketring.v1.CopyChunk
+	(*Batch)(nil),           // 6: bucketring.v1.Batch
+	(*LocateRequest)(nil),   // 7: bucketring.v1.LocateRequest
+	(*HotKeysRequest)(nil),  // 8: bucketring.v1.HotKeysRequest
+	(*BatchRequest)(nil),    // 9: bucketring.v1.BatchRequest
+	(*Answers)(nil),         // 10: bucketring.v1.Answers
+	(*LocateResponse)(nil),  // 11: bucketring.v1.LocateResponse
+	(*HotKeysResponse)(nil), // 12: bucketring.v1.HotKeysResponse
+	(*BatchResponse)(nil),   // 13: bucketring.v1.BatchResponse
 }
 var file_bucketring_v1_peer_proto_depIdxs = []int32{
-	2, // 0: bucketring.v1.PeerMessage.hello:type_name -> bucketring.v1.PeerHello
-	4, // 1: bucketring.v1.PeerMessage.proof:type_name -> bucketring.v1.PeerProof
-	6, // 2: bucketring.v1.PeerMessage.batch:type_name -> bucketring.v1.Batch
-	5, // 3: bucketring.v1.PeerMessage.copy:type_name -> bucketring.v1.CopyChunk
-	3, // 4: bucketring.v1.PeerAnswer.welcome:type_name -> bucketring.v1.PeerWelcome
-	7, // 5: bucketring.v1.PeerAnswer.answers:type_name -> bucketring.v1.Answers
-	0, // 6: bucketring.v1.Peer.Exchange:input_type -> bucketring.v1.PeerMessage
-	0, // 7: bucketring.v1.Peer.Control:input_type -> bucketring.v1.PeerMessage
-	0, // 8: bucketring.v1.Peer.Copy:input_type -> bucketring.v1.PeerMessage
-	1, // 9: bucketring.v1.Peer.Exchange:output_type -> bucketring.v1.PeerAnswer
-	1, // 10: bucketring.v1.Peer.Control:output_type -> bucketring.v1.PeerAnswer
-	1, // 11: bucketring.v1.Peer.Copy:output_type -> bucketring.v1.PeerAnswer
-	9, // [9:12] is the sub-list for method output_type
-	6, // [6:9] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2,  // 0: bucketring.v1.PeerMessage.hello:type_name -> bucketring.v1.PeerHello
+	4,  // 1: bucketring.v1.PeerMessage.proof:type_name -> bucketring.v1.PeerProof
+	6,  // 2: bucketring.v1.PeerMessage.batch:type_name -> bucketring.v1.Batch
+	5,  // 3: bucketring.v1.PeerMessage.copy:type_name -> bucketring.v1.CopyChunk
+	7,  // 4: bucketring.v1.PeerMessage.locate:type_name -> bucketring.v1.LocateRequest
+	8,  // 5: bucketring.v1.PeerMessage.hot_keys:type_name -> bucketring.v1.HotKeysRequest
+	9,  // 6: bucketring.v1.PeerMessage.calls:type_name -> bucketring.v1.BatchRequest
+	3,  // 7: bucketring.v1.PeerAnswer.welcome:type_name -> bucketring.v1.PeerWelcome
+	10, // 8: bucketring.v1.PeerAnswer.answers:type_name -> bucketring.v1.Answers
+	11, // 9: bucketring.v1.PeerAnswer.locations:type_name -> bucketring.v1.LocateResponse
+	12, // 10: bucketring.v1.PeerAnswer.hot_keys:type_name -> bucketring.v1.HotKeysResponse
+	13, // 11: bucketring.v1.PeerAnswer.results:type_name -> bucketring.v1.BatchResponse
+	0,  // 12: bucketring.v1.Peer.Exchange:input_type -> bucketring.v1.PeerMessage
+	0,  // 13: bucketring.v1.Peer.Control:input_type -> bucketring.v1.PeerMessage
+	0,  // 14: bucketring.v1.Peer.Copy:input_type -> bucketring.v1.PeerMessage
+	0,  // 15: bucketring.v1.Peer.Ask:input_type -> bucketring.v1.PeerMessage
+	1,  // 16: bucketring.v1.Peer.Exchange:output_type -> bucketring.v1.PeerAnswer
+	1,  // 17: bucketring.v1.Peer.Control:output_type -> bucketring.v1.PeerAnswer
+	1,  // 18: bucketring.v1.Peer.Copy:output_type -> bucketring.v1.PeerAnswer
+	1,  // 19: bucketring.v1.Peer.Ask:output_type -> bucketring.v1.PeerAnswer
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_peer_proto_init() }
@@ -632,10 +751,16 @@ func file_bucketring_v1_peer_proto_init() {
 		(*PeerMessage_Control)(nil),
 		(*PeerMessage_Copy)(nil),
 		(*PeerMessage_ControlPart)(nil),
+		(*PeerMessage_Locate)(nil),
+		(*PeerMessage_HotKeys)(nil),
+		(*PeerMessage_Calls)(nil),
 	}
 	file_bucketring_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*PeerAnswer_Welcome)(nil),
 		(*PeerAnswer_Answers)(nil),
+		(*PeerAnswer_Locations)(nil),
+		(*PeerAnswer_HotKeys)(nil),
+		(*PeerAnswer_Results)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -27,6 +27,7 @@ const (
 	Peer_Exchange_FullMethodName = "/bucketring.v1.Peer/Exchange"
 	Peer_Control_FullMethodName  = "/bucketring.v1.Peer/Control"
 	Peer_Copy_FullMethodName     = "/bucketring.v1.Peer/Copy"
+	Peer_Ask_FullMethodName      = "/bucketring.v1.Peer/Ask"
 )
 
 // PeerClient is the client API for Peer service.
@@ -54,6 +55,10 @@ type PeerClient interface {
 	// Copy carries all records of partitions, in chunks. Otherwise it is as Control.
 	// It has a connection of its own, so that Control never waits for it.
 	Copy(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error)
+	// Ask begins with the same handshake. One question follows, and its answer, which
+	// are those of the method of RateLimiter that the question is for. So members need
+	// no scopes.
+	Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error)
 }
 
 type peerClient struct {
@@ -103,6 +108,19 @@ func (c *peerClient) Copy(ctx context.Context, opts ...grpc.CallOption) (grpc.Bi
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_CopyClient = grpc.BidiStreamingClient[PeerMessage, PeerAnswer]
 
+func (c *peerClient) Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[3], Peer_Ask_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PeerMessage, PeerAnswer]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_AskClient = grpc.BidiStreamingClient[PeerMessage, PeerAnswer]
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -128,6 +146,10 @@ type PeerServer interface {
 	// Copy carries all records of partitions, in chunks. Otherwise it is as Control.
 	// It has a connection of its own, so that Control never waits for it.
 	Copy(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error
+	// Ask begins with the same handshake. One question follows, and its answer, which
+	// are those of the method of RateLimiter that the question is for. So members need
+	// no scopes.
+	Ask(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -146,6 +168,9 @@ func (UnimplementedPeerServer) Control(grpc.BidiStreamingServer[PeerMessage, Pee
 }
 func (UnimplementedPeerServer) Copy(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error {
 	return status.Error(codes.Unimplemented, "method Copy not implemented")
+}
+func (UnimplementedPeerServer) Ask(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error {
+	return status.Error(codes.Unimplemented, "method Ask not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -189,6 +214,13 @@ func _Peer_Copy_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_CopyServer = grpc.BidiStreamingServer[PeerMessage, PeerAnswer]
 
+func _Peer_Ask_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PeerServer).Ask(&grpc.GenericServerStream[PeerMessage, PeerAnswer]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_AskServer = grpc.BidiStreamingServer[PeerMessage, PeerAnswer]
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -212,6 +244,12 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Copy",
 			Handler:       _Peer_Copy_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Ask",
+			Handler:       _Peer_Ask_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -257,7 +257,7 @@ func (r *Router) returnSlice(ctx context.Context, item *pb.Item) error {
 	c := call.FromItem(item, call.Outbox)
 	var err error
 	if owner := r.ownerOf(r.table.Load(), c.Partition); owner != nil && owner.peer != nil {
-		err = owner.peer.returnSlice(ctx, item)
+		err = r.returnSliceTo(ctx, owner, item)
 	} else {
 		err = r.deliver(ctx, item)
 	}
@@ -270,17 +270,24 @@ func (r *Router) returnSlice(ctx context.Context, item *pb.Item) error {
 	return err
 }
 
-// returnSlice sends the return of a slice to a member, which sends it on if it is not the
+// returnSliceTo sends the return of a slice to a member, which sends it on if it is not the
 // owner any more.
-func (p *peer) returnSlice(ctx context.Context, item *pb.Item) error {
-	answer, err := pb.NewRateLimiterClient(p.conn).Batch(ctx, &pb.BatchRequest{Items: []*pb.Item{item}})
+func (r *Router) returnSliceTo(ctx context.Context, m *memberConn, item *pb.Item) error {
+	calls := &pb.BatchRequest{Items: []*pb.Item{item}}
+	answer, err := r.ask(ctx, m, &pb.PeerMessage{Message: &pb.PeerMessage_Calls{Calls: calls}})
+	results := answer.GetResults().GetResults()
+	if grpcstatus.Code(err) == codes.Unimplemented { // its version has no Ask
+		var old *pb.BatchResponse
+		old, err = pb.NewRateLimiterClient(m.peer.conn).Batch(ctx, calls)
+		results = old.GetResults()
+	}
 	if err != nil {
 		return err
 	}
-	if n := len(answer.GetResults()); n != 1 {
+	if n := len(results); n != 1 {
 		return fmt.Errorf("return a slice: want 1 result, got %d", n)
 	}
-	result := answer.GetResults()[0]
+	result := results[0]
 	if result.GetSliceEnded() == nil && result.GetError() == nil {
 		return grpcstatus.Error(codes.Unavailable, "return a slice: the result is of another kind")
 	}

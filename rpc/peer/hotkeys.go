@@ -132,7 +132,8 @@ func (r *Router) askHotKeys(ctx context.Context, limit int, found *pb.HotKeysRes
 			continue
 		}
 		asking.Go(func() {
-			said, err := pb.NewRateLimiterClient(m.peer.conn).HotKeys(ctx, &pb.HotKeysRequest{Limit: int32(limit), Alone: true})
+			answer, err := r.ask(ctx, m, &pb.PeerMessage{Message: &pb.PeerMessage_HotKeys{HotKeys: &pb.HotKeysRequest{Limit: int32(limit), Alone: true}}})
+			said := answer.GetHotKeys()
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

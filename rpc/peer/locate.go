@@ -74,18 +74,19 @@ func (r *Router) askOwners(ctx context.Context, v *routingTable, located []*pb.L
 	}
 	var asking sync.WaitGroup
 	for m, locations := range theirs {
-		asking.Go(func() { m.peer.locate(ctx, locations) })
+		asking.Go(func() { r.askOwner(ctx, m, locations) })
 	}
 	asking.Wait()
 }
 
-// locate asks a member for the state and the term of what it owns.
-func (p *peer) locate(ctx context.Context, locations []*pb.Location) {
+// askOwner asks a member for the state and the term of what it owns.
+func (r *Router) askOwner(ctx context.Context, m *memberConn, locations []*pb.Location) {
 	q := &pb.LocateRequest{Alone: true}
 	for _, l := range locations {
 		q.Keys = append(q.Keys, l.GetKey())
 	}
-	said, err := pb.NewRateLimiterClient(p.conn).Locate(ctx, q)
+	answer, err := r.ask(ctx, m, &pb.PeerMessage{Message: &pb.PeerMessage_Locate{Locate: q}})
+	said := answer.GetLocations()
 	if err != nil || len(said.GetLocations()) != len(locations) {
 		for _, l := range locations {
 			l.State = unreachable

@@ -34,22 +34,26 @@ func (r *Router) self() handshake.Self {
 func (r *Router) open(ctx context.Context, client pb.PeerClient, to Member) (link.Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := client.Exchange(ctx, link.Raw())
-	if err != nil {
-		cancel()
-		return nil, err
+	if err == nil {
+		err = r.greet(stream, to, cancel)
 	}
-	late := time.AfterFunc(handshakeTimeout, cancel)
-	_, err = r.self().AsCaller(stream, handshake.Member{Name: to.Name, Boot: to.Boot, Address: to.GRPC})
-	if err == nil && !late.Stop() {
-		err = context.DeadlineExceeded
-	}
-	r.countHandshake(handshake.Caller, to.Name, err)
 	if err != nil {
-		late.Stop()
 		cancel()
 		return nil, err
 	}
 	return &batchStream{stream: stream, rejected: func(err error) { r.countHandshake(handshake.Caller, to.Name, err) }}, nil
+}
+
+// greet makes the handshake with a member on a new stream, which cancel ends if it takes too
+// long.
+func (r *Router) greet(stream handshake.CallerStream, to Member, cancel context.CancelFunc) error {
+	late := time.AfterFunc(handshakeTimeout, cancel)
+	_, err := r.self().AsCaller(stream, handshake.Member{Name: to.Name, Boot: to.Boot, Address: to.GRPC})
+	if !late.Stop() && err == nil {
+		err = context.DeadlineExceeded
+	}
+	r.countHandshake(handshake.Caller, to.Name, err)
+	return err
 }
 
 // batchStream is a stream to a member after the handshake.
@@ -99,29 +103,37 @@ func (p *peerService) Exchange(stream grpc.BidiStreamingServer[pb.PeerMessage, p
 	if err := r.checkDraining(); err != nil {
 		return err
 	}
-	done := make(chan error, 1) // cap 1: the handshake may end after this call has
-	var from handshake.Peer     // set before done
+	from, err := r.greeted(stream, r.drain)
+	if err != nil {
+		return err
+	}
+	return r.serve(answerStream{stream}, r.drain, call.MemberStream, askerName{from.Name, true}, nil)
+}
+
+// greeted makes the handshake with the member that has opened a stream. It ends when stop is
+// closed, which may be nil.
+func (r *Router) greeted(stream handshake.OwnerStream, stop <-chan struct{}) (from handshake.Peer, err error) {
+	type result struct {
+		from handshake.Peer
+		err  error
+	}
+	done := make(chan result, 1) // cap 1: the handshake may end after this call has
 	go func() {
-		peer, err := r.self().AsOwner(stream)
-		from = peer
-		done <- err
+		from, err := r.self().AsOwner(stream)
+		done <- result{from, err}
 	}()
 	late := time.NewTimer(handshakeTimeout)
 	defer late.Stop()
-	var err error
 	select {
-	case err = <-done:
+	case made := <-done:
+		from, err = made.from, made.err
 	case <-late.C:
 		err = handshake.TimedOut(handshakeTimeout)
-	case <-r.drain:
-		return r.checkDraining()
+	case <-stop:
+		return from, r.checkDraining()
 	}
-	if err != nil {
-		r.countHandshake(handshake.Owner, "", err)
-		return err
-	}
-	r.countHandshake(handshake.Owner, "", nil)
-	return r.serve(answerStream{stream}, r.drain, call.MemberStream, askerName{from.Name, true}, nil)
+	r.countHandshake(handshake.Owner, "", err)
+	return from, err
 }
 
 // answerStream is a stream from a member after the handshake.
