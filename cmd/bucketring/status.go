@@ -253,9 +253,6 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 	if len(c.EnvoySkew) > 0 {
 		add("rules for Envoy differ: %s", policyGroups(c.EnvoySkew))
 	}
-	if n.Auth != nil && n.Auth.LastError != "" {
-		add("the file of callers cannot be used, so the previous callers stay in force: %s", n.Auth.LastError)
-	}
 	switch p := n.Policy; {
 	case p.LastGood:
 		add("the policy is the last good one of %s, since %s has none that is valid: %s", p.LoadedAt.UTC().Format(time.RFC3339), p.Path, p.LastError)
@@ -277,21 +274,8 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 			add("no copies and no votes go to %s: %s", m.Name, m.Replication.Problem)
 		}
 	}
-	for _, u := range c.Unvouched {
-		add("%s at %s is not taken for that member: %s", u.Name, u.Address, u.Problem)
-	}
-	if t := n.TLS; t != nil {
-		for _, f := range t.Files {
-			if f.Problem != "" {
-				add("files of TLS cannot be used, so the previous ones stay in use: %s", f.Problem)
-			}
-		}
-	}
-	if u := n.UsageLog; u != nil && (u.Lost > 0 || u.Problem != "") {
-		add("the usage log has lost %s lines since the start%s", amount.Group(u.Lost), lastError(u.Problem))
-	}
-	if a := n.AuditLog; a.Lost > 0 {
-		add("the audit log has lost %s lines since the start%s", amount.Group(a.Lost), lastError(a.LastError))
+	for _, p := range n.Problems() {
+		add("%s", p)
 	}
 	for _, d := range c.Departed {
 		if slices.ContainsFunc(c.Members, func(m node.MemberStatus) bool { return m.Name == d.Name }) {
@@ -319,14 +303,6 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 		add("calls decided without their owner since the start: %s (%s)", amount.Group(total), causes)
 	}
 	return list
-}
-
-// lastError is the end of a warning.
-func lastError(text string) string {
-	if text == "" {
-		return ""
-	}
-	return ": " + text
 }
 
 // policyGroups lists which members have which digest.

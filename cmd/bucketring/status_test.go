@@ -4,16 +4,21 @@ package main
 
 import (
 	"bytes"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/filewatch"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/node"
+	"github.com/bucketring/bucketring/internal/tlsfiles"
+	"github.com/bucketring/bucketring/internal/usagelog"
 	"github.com/bucketring/bucketring/limiter/policy/source"
+	"github.com/bucketring/bucketring/rpc/admin"
 	"github.com/bucketring/bucketring/rpc/peer"
 )
 
@@ -22,8 +27,14 @@ func TestStatusShowsWarnings(t *testing.T) {
 	const one, two = cluster.ID(0x11), cluster.ID(0x22)
 	status := &node.Status{
 		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75, RefusedInMinute: 2400,
-		Policy:  source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy: policy.yaml:2:3: no"}},
-		Journal: &journal.Status{LastSync: new(now.Add(-700 * time.Millisecond)), Failing: "write journal-1: no space left on device"},
+		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy: policy.yaml:2:3: no"}},
+		Auth:   &auth.Status{Status: filewatch.Status{LastError: "reload callers: auth.yaml:4:3: no"}},
+		TLS: &node.TLSStatus{Files: []tlsfiles.Status{
+			{Name: "node", Problem: "n1.crt and n1.key are not a certificate and its key"}, {Name: "envoy"},
+		}},
+		UsageLog: &usagelog.Status{File: "usage.jsonl", Lost: 1200, Problem: "write usage.jsonl: no space left on device"},
+		AuditLog: admin.AuditStatus{Lost: 3, LastError: "open the audit log: permission denied", Omitted: 7},
+		Journal:  &journal.Status{LastSync: new(now.Add(-700 * time.Millisecond)), Failing: "write journal-1: no space left on device"},
 		Cluster: node.ClusterStatus{
 			Replication: &node.ReplicationStatus{NotSafe: "12 partitions are being copied", Owned: 1024, Copies: 1365, Moving: 3, Copying: 12, LagMillis: 21},
 			Label:       "prod", RingDigest: "00000000000000aa", View: 7, Roster: 4, Fenced: true,
@@ -33,6 +44,9 @@ func TestStatusShowsWarnings(t *testing.T) {
 				{Name: "n3", State: "leaving", GRPC: "10.0.0.3:6471", PolicyDigest: one, Link: &peer.LinkStatus{Connected: true, RefusedInMinute: 31}, Replication: &node.ReplicationLink{Problem: "n3 speaks protocol 2 only"}},
 				{Name: "n4", Self: true, State: "joining", GRPC: "10.0.0.4:6471", PolicyDigest: one},
 				{Name: "n5", State: "joining", GRPC: "10.0.0.5:6471", PolicyDigest: one},
+			},
+			Unvouched: []cluster.Unvouched{
+				{Name: "n8", Boot: two, Address: netip.MustParseAddrPort("10.0.0.8:6471"), Problem: "its certificate is for n9 only"},
 			},
 			Fencing: []node.MemberStatus{{Name: "n2", Gossip: "10.0.0.9:6472"}},
 			Departed: []node.Departure{
@@ -69,6 +83,12 @@ journal: all changes until 700ms ago are on disk
 ! this node is overloaded: it refused 2,400 new calls in the last minute
 ! n3 answers too slowly: this node refused 31 calls for its keys in the last minute
 ! no copies and no votes go to n3: n3 speaks protocol 2 only
+! the node at 10.0.0.8:6471 is not taken for the member n8: its certificate is for n9 only
+! the file of callers cannot be used, so the previous callers stay in force: reload callers: auth.yaml:4:3: no
+! TLS files (node) cannot be used, so the previous ones stay in use: n1.crt and n1.key are not a certificate and its key
+! the usage log usage.jsonl cannot be written now: write usage.jsonl: no space left on device
+! the usage log usage.jsonl has lost 1,200 lines since the start
+! the audit log has lost 3 lines since the start: open the audit log: permission denied
 ! departed: n6 left 1m30s ago
 ! departed: n7 crashed 3s ago, and stays in the roster of 4 members until it is forgotten
 ! changes are not on disk, and a crash would lose them: write journal-1: no space left on device

@@ -362,6 +362,9 @@ func TestRevokedToken(t *testing.T) {
 	waittest.Until(t, "the problem in the status", func() bool {
 		return strings.Contains(n.Status().Auth.LastError, "auth.yaml:1:11: a caller must have scopes")
 	})
+	if list := n.statusPage().Problems; len(list) != 1 || list[0].What != "the file of callers cannot be used, so the previous callers stay in force" || list[0].Why != n.Status().Auth.LastError {
+		t.Errorf("problems of the status page = %+v, want that of the file of callers", list)
+	}
 	if err := send(team, 3); err != nil {
 		t.Errorf("after an invalid file: %v", err)
 	}

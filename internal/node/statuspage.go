@@ -39,6 +39,9 @@ func (n *Node) statusPage() statuspage.Status {
 	for _, r := range n.router.Owners() {
 		page.Owners = append(page.Owners, statuspage.Run(r))
 	}
+	for _, p := range s.Problems() {
+		page.Problems = append(page.Problems, statuspage.Problem(p))
+	}
 	page.HotKeys = n.pageHotKeys()
 	return page
 }

@@ -3,10 +3,13 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +19,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
@@ -25,6 +29,8 @@ import (
 	"github.com/bucketring/bucketring/internal/config"
 	"github.com/bucketring/bucketring/internal/mockllm"
 	"github.com/bucketring/bucketring/internal/waittest"
+	"github.com/bucketring/bucketring/limiter/policy"
+	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -331,6 +337,96 @@ func TestProxyTraces(t *testing.T) {
 		}
 	}
 	c.wantNoKey(t, "secret-tenant")
+}
+
+// TestProxyAloneTraces: a proxy that runs alone and its node are two services, and a proxied
+// call is one trace of both: what the node does is below the calls of the proxy.
+func TestProxyAloneTraces(t *testing.T) {
+	model, err := mockllm.New(mockllm.Options{Speed: 10_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := httptest.NewServer(model)
+	t.Cleanup(upstream.Close)
+	c := &otlp{}
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(path, []byte(billedPolicy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	traced := config.Tracing{Endpoint: c.listen(t, "grpc"), Sample: "0"}
+	n := start(t, func(n *config.Config) { n.Policy, n.Tracing = path, traced })
+
+	logger, registry := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
+	traced.Endpoint, traced.Sample = c.listen(t, "http"), "1" // the caller does not trace
+	tracer, err := NewTracer(traced, "bucketring-proxy", "p1", logger, registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer CloseTracer(tracer, logger)
+	settings := config.DefaultStandalone().Proxy
+	settings.Upstream, settings.Identity = upstream.URL, "header:X-Tenant"
+	p, err := NewProxy(settings, ProxyOptions{
+		Policy: func() *policy.Policy { return n.policies.Current() }, Logger: logger, Registry: registry, Tracer: tracer,
+		Nodes: client.Options{Addrs: []string{n.GRPCAddr()}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.Serve(listener) }()
+	defer func() {
+		if err := errors.Join(p.Drain(waittest.Context(t, waittest.Limit)), <-done, p.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	r, err := http.NewRequestWithContext(waittest.Context(t, waittest.Limit), http.MethodPost, "http://"+listener.Addr().String()+"/v1/chat/completions", strings.NewReader(`{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"hello"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Tenant", "acme")
+	r.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(response.Body)
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("call = %d %s, want 200", response.StatusCode, body)
+	}
+	spans := map[string]received{} // of the proxy
+	var below []received           // of the node
+	waittest.Until(t, "spans of the proxy, and of the node for its reserve and its settle", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		below = nil
+		for _, s := range c.spans {
+			if s.service == "bucketring-proxy" {
+				spans[s.GetName()] = s
+			} else if s.GetName() == "owner" {
+				below = append(below, s)
+			}
+		}
+		return spans["proxy"].Span != nil && spans["reserve"].Span != nil && spans["settle"].Span != nil && len(below) >= 2
+	})
+	wantChild(t, spans, "reserve", "proxy")
+	wantChild(t, spans, "settle", "proxy")
+	parents := map[string]bool{}
+	for _, s := range below {
+		if s.service != "bucketring" || s.instance != n.Name() || !bytes.Equal(s.GetTraceId(), spans["proxy"].GetTraceId()) {
+			t.Errorf("owner is of %s %s and trace %x, want bucketring %s and %x", s.service, s.instance, s.GetTraceId(), n.Name(), spans["proxy"].GetTraceId())
+		}
+		parents[string(s.GetParentSpanId())] = true
+	}
+	for _, name := range []string{"reserve", "settle"} {
+		if s := spans[name]; s.instance != "p1" || !parents[string(s.GetSpanId())] {
+			t.Errorf("%s of proxy %s has no span of the node below it, want p1 and one", name, s.instance)
+		}
+	}
 }
 
 // TestCollectorIsGone: without a collector calls are answered, and the node ends in time.

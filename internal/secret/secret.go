@@ -36,19 +36,27 @@ func (h Hash) String() string { return Prefix + hex.EncodeToString(h[:]) }
 // Parse reads the text of a hash.
 func Parse(text string) (h Hash, ok bool) {
 	digits, prefixed := strings.CutPrefix(text, Prefix)
-	decoded, err := hex.DecodeString(digits)
-	if !prefixed || err != nil || len(decoded) != len(h) {
+	if !prefixed || len(digits) != Digits {
 		return Hash{}, false
 	}
-	return Hash(decoded), true
+	if _, err := hex.Decode(h[:], []byte(digits)); err != nil {
+		return Hash{}, false
+	}
+	return h, true
 }
 
+// Index returns the hash of h, by which h is looked up. How long a look-up takes then reveals
+// nothing about the hashes that there are. A look-up by h itself would: it stops comparing at
+// the first byte that differs, and callers can choose secrets whose hashes begin as they like.
+// What was found must be compared by [Hash.Equal].
+func (h Hash) Index() Hash { return sha256.Sum256(h[:]) }
+
+// Equal compares in constant time.
+func (h Hash) Equal(other Hash) bool { return subtle.ConstantTimeCompare(h[:], other[:]) == 1 }
+
 // Map finds what belongs to a secret by its hash. How long that takes reveals nothing about
-// the hashes that it has. A look-up by the hash itself would: a map stops comparing at the
-// first byte that differs, and callers can choose secrets whose hashes begin as they like.
-// So the key is the hash of the hash, which is unpredictable, and the final comparison takes
-// constant time. The zero Map is empty.
-type Map[T any] struct{ entries map[Hash]entry[T] }
+// the hashes that it has, see [Hash.Index]. The zero Map is empty.
+type Map[T any] struct{ entries map[Hash]entry[T] } // by Index
 
 type entry[T any] struct {
 	hash  Hash
@@ -61,7 +69,7 @@ func (m *Map[T]) Add(h Hash, value T) (has T, added bool) {
 	if m.entries == nil {
 		m.entries = map[Hash]entry[T]{}
 	}
-	index := Hash(sha256.Sum256(h[:]))
+	index := h.Index()
 	if e, known := m.entries[index]; known {
 		return e.value, false
 	}
@@ -71,8 +79,8 @@ func (m *Map[T]) Add(h Hash, value T) (has T, added bool) {
 
 // Find returns what a hash belongs to.
 func (m *Map[T]) Find(h Hash) (value T, ok bool) {
-	e, known := m.entries[sha256.Sum256(h[:])]
-	if subtle.ConstantTimeCompare(e.hash[:], h[:]) != 1 || !known {
+	e, known := m.entries[h.Index()]
+	if !e.hash.Equal(h) || !known {
 		return value, false
 	}
 	return e.value, true

@@ -142,7 +142,7 @@ func (q *queue) send(batch []sdktrace.ReadOnlySpan) {
 	q.lost += len(batch)
 	if now := time.Now(); !now.Before(q.complain) {
 		q.complain = now.Add(complainEvery)
-		q.log.Warn("spans cannot be sent: they are dropped, and calls go on", "dropped", q.lost, "error", err)
+		q.log.Warn("spans cannot be sent: they are dropped, and calls go on", "dropped", q.lost, "error", explained(err))
 		q.lost = 0
 	}
 }

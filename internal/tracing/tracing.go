@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // exportTimeout bounds one attempt to send spans. There is no other: the next spans come soon.
@@ -86,6 +87,9 @@ func New(o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("otlp: %w", err)
 	}
+	if o.Logger != nil {
+		o.Logger = o.Logger.With("otlp", o.Endpoint)
+	}
 	q := newQueue(exporter, o)
 	provider := func(root sdktrace.Sampler) *sdktrace.TracerProvider {
 		return sdktrace.NewTracerProvider(
@@ -105,27 +109,36 @@ func New(o Options) (*Tracer, error) {
 	}, nil
 }
 
+// newExporter returns the exporter of a valid endpoint. The scheme decides whether it uses
+// TLS, and not the variables that the exporter reads, such as OTEL_EXPORTER_OTLP_INSECURE.
 func newExporter(u *url.URL) (sdktrace.SpanExporter, error) {
 	ctx := context.Background()
-	if u.Scheme == "grpc" || u.Scheme == "grpcs" {
+	if u.Scheme == "grpcs" || u.Scheme == "https" {
+		if err := checkFiles(); err != nil {
+			return nil, err
+		}
+	}
+	switch u.Scheme {
+	case "grpc", "grpcs":
 		o := []otlptracegrpc.Option{
-			otlptracegrpc.WithEndpoint(u.Host), otlptracegrpc.WithTimeout(exportTimeout),
+			otlptracegrpc.WithEndpointURL("https://" + u.Host), otlptracegrpc.WithTimeout(exportTimeout),
 			otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{}),
 		}
 		if u.Scheme == "grpc" {
-			o = append(o, otlptracegrpc.WithInsecure())
+			o = append(o, otlptracegrpc.WithTLSCredentials(insecure.NewCredentials()))
 		}
 		return otlptracegrpc.New(ctx, o...)
 	}
+	to := *u
+	if to.Path == "" || to.Path == "/" {
+		to.Path = "/v1/traces"
+	}
 	o := []otlptracehttp.Option{
-		otlptracehttp.WithEndpoint(u.Host), otlptracehttp.WithTimeout(exportTimeout),
+		otlptracehttp.WithEndpointURL(to.String()), otlptracehttp.WithTimeout(exportTimeout),
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{}),
 	}
-	if u.Path != "" && u.Path != "/" {
-		o = append(o, otlptracehttp.WithURLPath(u.Path))
-	}
 	if u.Scheme == "http" {
-		o = append(o, otlptracehttp.WithInsecure())
+		o = append(o, otlptracehttp.WithTLSClientConfig(nil))
 	}
 	return otlptracehttp.New(ctx, o...)
 }

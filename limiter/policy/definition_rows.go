@@ -4,7 +4,6 @@ package policy
 
 import (
 	"cmp"
-	"encoding/hex"
 	"slices"
 	"strings"
 )
@@ -23,15 +22,11 @@ func (p *Policy) assignRules(yield func(key, tier string) bool) {
 
 // apiKeyEntries yields the entries of api_keys, sorted by hash.
 func (p *Policy) apiKeyEntries(yield func(APIKey) bool) {
-	type entry struct {
-		hash sha256Sum
-		apiKey
-	}
-	entries := make([]entry, 0, p.apiKeys.count)
-	p.apiKeys.all(func(_ sha256Sum, k apiKey) { entries = append(entries, entry{k.hash, k}) })
-	slices.SortFunc(entries, func(a, b entry) int { return compareSums(a.hash, b.hash) })
+	entries := make([]apiKey, 0, p.apiKeys.count)
+	p.apiKeys.all(func(_ sha256Sum, k apiKey) { entries = append(entries, k) })
+	slices.SortFunc(entries, func(a, b apiKey) int { return compareSums(a.hash, b.hash) })
 	for _, e := range entries {
-		if !yield(APIKey{Hash: hashPrefix + hex.EncodeToString(e.hash[:]), Key: e.key, Tier: p.tierName(e.tier)}) {
+		if !yield(APIKey{Hash: e.hash.String(), Key: e.key, Tier: p.tierName(e.tier)}) {
 			return
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 )
 
+type sha256Sum = [sha256.Size]byte
+
 // fanout is the number of branches of a table, and of leaves of a branch. A table of a
 // million entries has some 250 in each of its 4,096 leaves.
 const fanout = 64

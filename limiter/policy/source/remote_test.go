@@ -60,6 +60,7 @@ func TestRemoteFollowsItsSource(t *testing.T) {
 	waitTokens(t, s, 1)
 	server.set(answer{body: text(2)})
 	waitTokens(t, s, 2)
+	waittest.Until(t, "a call of OnChange, after the policy is in force", func() bool { return changes.Load() > 0 })
 	if st := s.Status(); st.Source != "http" || st.ConfirmedAt.IsZero() || !st.StaleSince.IsZero() || st.LastGood || st.Reloads != 1 || changes.Load() != 1 {
 		t.Errorf("Status() = %+v, and %d calls of OnChange", st, changes.Load())
 	}

@@ -74,7 +74,11 @@ func troubled() Status {
 			Copying: 12, Moving: 1200, WithoutHeir: 3, WithoutOwner: 1, Lag: 21 * time.Millisecond,
 		},
 		Journal: &Journal{LastSync: noon.Add(-time.Second), Bytes: 1 << 20, Failing: "no space left on device"},
-		Keys:    123456, Reservations: 12, RequestIDs: 99999,
+		Problems: []Problem{
+			{"the node at 10.0.0.9:6471 is not taken for the member node-6", "its certificate is not for node-6"},
+			{"the usage log /var/log/usage.jsonl has lost 1,200 lines since the start", ""},
+		},
+		Keys: 123456, Reservations: 12, RequestIDs: 99999,
 		HotKeys: HotKeys{
 			Rate: 12_345.6, Unreachable: []string{"node-3"},
 			Keys: []HotKey{
@@ -159,7 +163,8 @@ func TestHostileTexts(t *testing.T) {
 func everywhere(text string) Status {
 	member := Member{Name: text, State: text, Boot: text, HTTP: text, GRPC: text, Gossip: text, Policy: text, Link: &Link{BreakerOpen: true}, Problem: text}
 	return Status{
-		Copies: &Copies{NotSafe: text, Voters: []string{text}}, Journal: &Journal{Failing: text},
+		Problems: []Problem{{text, text}},
+		Copies:   &Copies{NotSafe: text, Voters: []string{text}}, Journal: &Journal{Failing: text},
 		Name: text, Boot: text, Version: text, NotReady: text, HTTP: text, GRPC: text, Gossip: text,
 		Policy: Policy{Path: text, Version: text, Digest: text, LastError: text},
 		Cluster: Cluster{

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Status is what the page shows. Texts may be empty and lists nil.
@@ -30,7 +32,11 @@ type Status struct {
 	Reservations int
 	RequestIDs   int
 	HotKeys      HotKeys
+	Problems     []Problem // besides those that the other fields show
 }
+
+// Problem is what needs attention, and why. Why may be empty.
+type Problem struct{ What, Why string }
 
 // HotKeys are the keys for which the cluster decides most often. Rates are checks and
 // reserves per second.
@@ -172,6 +178,12 @@ type notice struct {
 	Why  string
 }
 
+// sentence returns a text with a capital letter and a full stop.
+func sentence(text string) string {
+	first, size := utf8.DecodeRuneInString(text)
+	return string(unicode.ToUpper(first)) + text[size:] + "."
+}
+
 // noticesOf lists the problems of a status, the worst first.
 func noticesOf(s Status) []notice {
 	var all []notice
@@ -203,6 +215,9 @@ func noticesOf(s Status) []notice {
 	}
 	if j := s.Journal; j != nil {
 		add(j.Failing != "", "Changes are not on disk.", "A crash would lose them: "+j.Failing)
+	}
+	for _, p := range s.Problems {
+		add(true, sentence(p.What), p.Why)
 	}
 	add(len(crashed) > 0, "Members crashed.", strings.Join(crashed, ", "))
 	add(c.Problem != "", "Members are missing.", c.Problem)

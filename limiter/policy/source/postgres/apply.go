@@ -5,8 +5,6 @@ package postgres
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/bucketring/bucketring/internal/pause"
+	"github.com/bucketring/bucketring/internal/secret"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
@@ -91,7 +90,7 @@ func (l *loader) some(ctx context.Context, rows map[string]map[rowKey]struct{}) 
 	}
 	if hashes := firstColumns(rows[apiKeysTable]); len(hashes) > 0 {
 		for _, hash := range hashes {
-			if isHash(hash) { // others were never set
+			if _, ok := secret.Parse(hash); ok { // others were never set
 				l.edit.RemoveAPIKey(hash, policy.Place{Source: apiKeysTable})
 			}
 		}
@@ -157,7 +156,7 @@ func (l *loader) assign(ctx context.Context, sql string, args ...any) error {
 }
 
 // shownHash is how many bytes of a hash are shown: enough to find the row.
-const shownHash = len("sha256:") + 12
+const shownHash = len(secret.Prefix) + 12
 
 func (l *loader) apiKeys(ctx context.Context, sql string, args ...any) error {
 	return l.rows(ctx, func(c [][]byte) {
@@ -197,13 +196,6 @@ func (l *loader) overrides(ctx context.Context, sql string, args ...any) error {
 		}
 		l.edit.SetOverride(o)
 	}, sql, args...)
-}
-
-// isHash reports whether s is the hash of an API key.
-func isHash(s string) bool {
-	digits, prefixed := strings.CutPrefix(s, "sha256:")
-	sum, err := hex.DecodeString(digits)
-	return prefixed && err == nil && len(sum) == sha256.Size
 }
 
 // finish returns the policy, or its problems with the names of the rows.

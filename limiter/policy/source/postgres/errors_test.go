@@ -64,6 +64,7 @@ func TestName(t *testing.T) {
 	for url, want := range map[string]string{
 		"postgres://u:secret@127.0.0.1:5433/limits?application_name=x":        "postgres://127.0.0.1:5433/limits",
 		"postgresql://u:secret@db.example.org/limits?sslmode=require":         "postgres://db.example.org:5432/limits",
+		"postgres://u:secret@127.0.0.1:1,localhost:2/limits?sslmode=prefer":   "postgres://127.0.0.1:1,localhost:2/limits",
 		"postgres:///limits?host=/run/postgresql&user=u&password=also-secret": "postgres:///limits?host=/run/postgresql",
 	} {
 		f, err := New(Options{URL: url, Catalog: limiter.NewCatalog()})

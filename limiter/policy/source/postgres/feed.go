@@ -56,6 +56,7 @@ type Feed struct {
 	config  *pgx.ConnConfig
 	name    string
 	conn    *pgx.Conn // nil: none
+	server  string    // the address of the last connection; "": there was none
 	wake    chan struct{}
 
 	current *policy.Policy // nil: none was loaded
@@ -156,6 +157,19 @@ func (f *Feed) Load(ctx context.Context, all bool) (*policy.Policy, error) {
 	return p, err
 }
 
+// sayServer logs which server is in use if the URL has several and it is another than before.
+func (f *Feed) sayServer() {
+	before := f.server
+	f.server = f.conn.PgConn().Conn().RemoteAddr().String()
+	if f.server == before || len(serversOf(f.config)) < 2 {
+		return
+	}
+	if before == "" {
+		before = "none"
+	}
+	f.options.Logger.Info("connected to the database of the policy", "path", f.name, "server", f.server, "before", before)
+}
+
 // load loads once. It keeps the connection only if that works.
 func (f *Feed) load(ctx context.Context, all bool) (p *policy.Policy, err error) {
 	var problems policy.Problems
@@ -169,6 +183,7 @@ func (f *Feed) load(ctx context.Context, all bool) (p *policy.Policy, err error)
 		if f.conn, err = connect(ctx, f.config); err != nil {
 			return nil, err
 		}
+		f.sayServer()
 	}
 	quick, cancel := context.WithTimeout(ctx, quickTimeout)
 	defer cancel()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,11 @@ func parseURL(text string, insecure bool) (*pgx.ConnConfig, string, error) {
 	}
 	if c.RuntimeParams["application_name"] == "" {
 		c.RuntimeParams["application_name"] = "bucketring"
+	}
+	if !strings.Contains(text, "default_query_exec_mode") {
+		// Prepared statements belong to a connection of the server. A pooler in transaction mode
+		// gives the same one to several nodes, which would prepare the same names.
+		c.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	if !insecure {
 		for _, to := range append([]*pgconn.FallbackConfig{{Host: c.Host, TLSConfig: c.TLSConfig}}, c.Fallbacks...) {
@@ -56,12 +62,23 @@ func isLocal(host string) bool {
 	return strings.HasPrefix(host, "/") || host == "localhost" || err == nil && addr.IsLoopback()
 }
 
+// nameOf returns a URL with all hosts that are tried, in their order.
 func nameOf(c *pgx.ConnConfig) string {
-	u := url.URL{Scheme: "postgres", Host: net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), Path: "/" + c.Database}
 	if strings.HasPrefix(c.Host, "/") {
-		u.Host, u.RawQuery = "", "host="+c.Host
+		return (&url.URL{Scheme: "postgres", Path: "/" + c.Database, RawQuery: "host=" + c.Host}).String()
 	}
-	return u.String()
+	return (&url.URL{Scheme: "postgres", Host: strings.Join(serversOf(c), ","), Path: "/" + c.Database}).String()
+}
+
+// serversOf returns the hosts and ports that are tried, in their order.
+func serversOf(c *pgx.ConnConfig) []string {
+	list := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
+	for _, f := range c.Fallbacks {
+		if to := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))); !slices.Contains(list, to) {
+			list = append(list, to)
+		}
+	}
+	return list
 }
 
 // connect opens a connection whose end is noticed in a minute, also if the server is
