@@ -31,14 +31,18 @@ func (r *Router) self() handshake.Self {
 }
 
 // open starts a stream to a member, for its link.
-func (r *Router) open(ctx context.Context, client pb.PeerClient, to Member) (link.Stream, error) {
+func (r *Router) open(ctx context.Context, client pb.PeerClient, to Member) (_ link.Stream, err error) {
 	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+	}()
 	stream, err := client.Exchange(ctx, link.Raw())
-	if err == nil {
-		err = r.greet(stream, to, cancel)
-	}
 	if err != nil {
-		cancel()
+		return nil, err
+	}
+	if err := r.greet(stream, to, cancel); err != nil {
 		return nil, err
 	}
 	return &batchStream{stream: stream, rejected: func(err error) { r.countHandshake(handshake.Caller, to.Name, err) }}, nil
