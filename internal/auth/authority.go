@@ -229,7 +229,7 @@ func (a *Authority) authenticate(c credentials) (*Grant, *Error) {
 	if c.tls != nil && len(c.tls.VerifiedChains) > 0 {
 		return nil, a.fail(c, UnknownCertificate, "the client certificate is of no caller: list one of its names (%s) under certificates in the file of --auth, or send a token", shownNames(c.tls))
 	}
-	return nil, a.fail(c, Missing, "credentials are missing: send a token in Authorization: Bearer (--token-file of the commands of bucketring), or a client certificate, for which a listener asks with --tls-client-auth request")
+	return nil, a.fail(c, Missing, "credentials are missing: send a token in Authorization: Bearer (--token-file of the commands of bucketring), or a client certificate")
 }
 
 // fail counts a call without valid credentials, and returns its error.
