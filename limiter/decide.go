@@ -30,23 +30,9 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		}
 	}
 	allExist := p.assemble(d, r, now)
-	requested := r.OutputTokens
-	if reserve && requested < 0 {
-		requested = r.Plan.DefaultOutput
-	}
-	outcome, granted, err := p.grant(d, r, requested, reserve)
+	r, outcome, granted, err := p.decideCost(d, r, reserve)
 	if err != nil {
 		return err
-	}
-	if outcome == Denied && reserve && r.EstimatedInput && d.exceedsCapacity() {
-		reduced := *r
-		if requested, err = p.reduceEstimate(d, &reduced, requested); err != nil {
-			return err
-		}
-		if outcome, granted, err = p.grant(d, &reduced, requested, reserve); err != nil {
-			return err
-		}
-		r = &reduced
 	}
 	d.Tier, d.PolicyVersion, d.Replayed = r.Plan.Tier, r.Plan.Version, false
 	d.Reason, d.RetryAfter, d.GrantedOutputTokens, d.Status = NoReason, 0, 0, NoStatus
@@ -96,6 +82,25 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	p.reportLimits(d, r, now)
 	d.Binding = d.tightest(reserve)
 	return nil
+}
+
+// decideCost assesses a request, and returns it with its estimate reduced if that is above
+// what the limits could ever admit.
+func (p *partition) decideCost(d *Decision, r *Request, reserve bool) (_ *Request, o Outcome, granted int64, err error) {
+	requested := r.OutputTokens
+	if reserve && requested < 0 {
+		requested = r.Plan.DefaultOutput
+	}
+	o, granted, err = p.grant(d, r, requested, reserve)
+	if err == nil && o == Denied && reserve && r.EstimatedInput && d.exceedsCapacity() {
+		reduced := *r
+		if requested, err = p.reduceEstimate(d, &reduced, requested); err != nil {
+			return r, 0, 0, err
+		}
+		r = &reduced
+		o, granted, err = p.grant(d, r, requested, reserve)
+	}
+	return r, o, granted, err
 }
 
 // grant assesses a request. The outcome of a reserve is Degraded if it fits with less

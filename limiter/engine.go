@@ -197,3 +197,13 @@ func (e *Engine) Peek(now Time, r *Request, d *Decision) {
 	defer s.Unlock()
 	s.peek(now, r, d)
 }
+
+// Preview decides r as Check or, if reserve is set, as Reserve would, but charges nothing,
+// creates nothing and remembers nothing: also a known id is decided anew. In d are the outcome,
+// the reason and the limits with the cost of r, before it is charged. The errors are those of
+// Reserve.
+func (e *Engine) Preview(now Time, r *Request, reserve bool, d *Decision) error {
+	s, _ := e.lock(r.Key)
+	defer s.Unlock()
+	return s.preview(now, r, reserve, d)
+}

@@ -119,8 +119,13 @@ type Limit struct {
 	// Hidden asks front doors not to show the numbers of the limit to callers. It changes
 	// no decision.
 	Hidden bool
-	// Slices says who may hold slices of the limit.
+	// Slices says who may hold slices of the limit. Nobody may if the limit has Headroom, since
+	// a slice does not tell classes apart.
 	Slices Slices
+	// Headroom is what the calls of a class must leave free.
+	Headroom Headroom
+	// Queue says whether calls may wait. It changes no decision.
+	Queue Queue
 
 	// The following fields are set for decisions in fallback, and never by a policy.
 
