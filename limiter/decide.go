@@ -9,6 +9,11 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	if err := p.begin(d); err != nil {
 		return err
 	}
+	if r.Priority != NoPriority {
+		if err := r.checkPriority(); err != nil {
+			return err
+		}
+	}
 	now = p.tick(now)
 	if !r.Force {
 		d.Rate, d.AskerShare = p.sample(now, root, r)
@@ -148,7 +153,7 @@ func (p *partition) repeat(entryID uint32, entry *idEntry, body uint32, r *Reque
 		p.seq++
 	}
 	if entry.isReservation() {
-		p.replayReservation(entry, r.Key, d, now)
+		p.replayReservation(entry, r.Key, r.class(), d, now)
 	} else {
 		p.replayCheck(entry, r, d, now)
 	}
@@ -289,26 +294,27 @@ func (p *partition) chargedAt(a *assessment, now Time) int64 {
 // peek reports every limit of a plan without changing its state.
 func (p *partition) peek(now Time, r *Request, d *Decision) {
 	now = p.tick(now)
+	class := r.class()
 	*d = Decision{Outcome: Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: d.Limits[:0], assessments: d.assessments}
 	for i := range r.Plan.Count {
 		level := &r.Plan.Levels[i]
 		if level.Limits != nil {
-			p.peekSet(d, level.Limits.schema, r.Key[:level.End], "", now)
+			p.peekSet(d, level.Limits.schema, r.Key[:level.End], "", class, now)
 		}
 		if level.Model != nil {
-			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), now)
+			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), class, now)
 		}
 	}
 	d.Binding = d.tightest(true)
 }
 
-func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Time) {
+func (p *partition) peekSet(d *Decision, s *schema, scope, model string, class Priority, now Time) {
 	_, rec := p.find(scope, model)
 	for _, l := range s.limits {
 		var scratch ring
 		st := LimitState{Scope: scope}
 		b, r := p.peekBucket(rec, l, &scratch, now)
-		l.reportBucket(&st, &b, r, now)
+		l.reportBucket(&st, &b, r, class, now)
 		if p.records.first.credited {
 			st.Credit = p.creditLeft(scope, model, l, now)
 		}

@@ -25,6 +25,10 @@ const (
 // slicesShift is where Slices is in the number of a limit's flags.
 const slicesShift = 2
 
+// waitFlag is set in the number of a limit's flags if its headroom and queue follow. Versions
+// that know none cannot have the policy that sets them.
+const waitFlag = 1 << 4
+
 // stateEncoder writes items with the state of a partition. Times are relative to now.
 type stateEncoder struct {
 	encoder
@@ -86,7 +90,15 @@ func (s *stateEncoder) useLimit(l *limit) {
 	d.bool(l.Closed)
 	d.int(l.FullCapacity)
 	// One number, which earlier versions read if nothing is hidden, or lent in another way.
-	d.uint(uint64(boolInt(l.Async) | boolInt(l.Hidden)<<1 | int64(l.Slices)<<slicesShift))
+	flags := uint64(boolInt(l.Async) | boolInt(l.Hidden)<<1 | int64(l.Slices)<<slicesShift)
+	if l.Headroom == (Headroom{}) && l.Queue == (Queue{}) {
+		d.uint(flags)
+		return
+	}
+	d.uint(flags | waitFlag)
+	for _, n := range [...]int64{l.Headroom.Standard, l.Headroom.Batch, int64(l.Queue.MaxWait), l.Queue.MaxDepth} {
+		d.int(n)
+	}
 }
 
 func (s *stateEncoder) useSchema(of *schema) {

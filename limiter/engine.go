@@ -190,8 +190,8 @@ func (e *Engine) WithdrawCheck(now Time, r *Request, d *Decision) error {
 	return s.withdrawCheck(now, root, r, d)
 }
 
-// Peek reports the state of the limits of r without changing it. The costs and
-// the id of r are ignored.
+// Peek reports the state of the limits of r, for its class, without changing it. The costs
+// and the id of r are ignored.
 func (e *Engine) Peek(now Time, r *Request, d *Decision) {
 	s, _ := e.lock(r.Key)
 	defer s.Unlock()

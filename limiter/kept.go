@@ -141,7 +141,7 @@ func (p *partition) chargeKept(entry *idEntry, it *chargeIterator, k *Kept, i in
 	c := p.appendCharge(entry, int(it.block.scopeEnd[it.i])+1)
 	l, b, cost := it.limit, it.bucket, k.Costs[i]
 	c.limit, c.handle, c.estimate, c.at = l.id, it.charge.handle, cost, notCharged
-	if !it.pins || b == nil || l.Shadow && !l.fits(*b, p.ringOf(l, *b, now), cost) {
+	if !it.pins || b == nil || l.Shadow && !l.fits(*b, p.ringOf(l, *b, now), cost, 0) {
 		return
 	}
 	var dropped int64

@@ -7,6 +7,9 @@ func (p *partition) preview(now Time, r *Request, reserve bool, d *Decision) err
 	if err := p.begin(d); err != nil {
 		return err
 	}
+	if err := r.checkPriority(); err != nil {
+		return err
+	}
 	now = p.tick(now)
 	p.assemble(d, r, now)
 	_, outcome, granted, err := p.decideCost(d, r, reserve)

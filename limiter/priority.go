@@ -93,6 +93,24 @@ func (p *Plan) Class(asked Priority) (Priority, error) {
 	return asked, nil
 }
 
+// checkPriority returns the error of a class that the plan does not allow. What was decided
+// elsewhere is charged in any case.
+func (r *Request) checkPriority() error {
+	if r.Force {
+		return nil
+	}
+	_, err := r.Plan.Class(r.Priority)
+	return err
+}
+
+// class returns the class by which a request is decided.
+func (r *Request) class() Priority {
+	if r.Priority == NoPriority {
+		return r.Plan.defaultClass()
+	}
+	return r.Priority & 3 // unknown ones were refused, but not by Peek
+}
+
 // defaultClass returns the class of calls that ask for none.
 func (p *Plan) defaultClass() Priority {
 	if p.Priority == NoPriority {

@@ -28,7 +28,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		if u.Final && finalDigest(u) != res.ttl {
 			return &ConflictError{"the reservation was settled with other numbers"}
 		}
-		p.reportReservation(entry, u.Key, d, now) // a repeated settle, or late progress
+		p.reportReservation(entry, u.Key, NoPriority, d, now) // a repeated settle, or late progress
 		d.repeats(p)
 		return nil
 	}
@@ -52,7 +52,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		if u.Final {
 			p.finalize(&it)
 		}
-		p.reportCharge(&it, d, now)
+		p.reportCharge(&it, NoPriority, d, now)
 	}
 	p.tellSettled(root, entry, u, n, x, &v, now)
 	switch {
@@ -95,7 +95,7 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 	default:
 		d.repeats(p)
 	}
-	p.reportReservation(entry, key, d, now)
+	p.reportReservation(entry, key, NoPriority, d, now)
 	return nil
 }
 

@@ -80,6 +80,7 @@ var allowedImports = map[string][]string{
 	"limiter/policy/scenario":        {"limiter/policy", "limiter", "internal/yamldoc"},
 	"limiter/policy":                 {"limiter", "internal/yamldoc", "internal/nearest"},
 	"limiter/fallback":               {"limiter"},
+	"limiter/line":                   {"limiter"},
 	"limiter":                        {"limiter/hotkeys", "limiter/slice"},
 	"limiter/hotkeys":                {},
 	"limiter/slice":                  {},
@@ -134,7 +135,7 @@ var allowedImports = map[string][]string{
 var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/servicetier", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
-var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "limiter/hotkeys", "limiter/slice", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
+var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "limiter/hotkeys", "limiter/line", "limiter/slice", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
 
 // impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

@@ -57,13 +57,13 @@ type Refusal uint8
 
 // The refusals.
 const (
-	NotRefused  Refusal = iota
-	Never               // it was not denied with limit_exceeded, or a retry cannot succeed
-	NoQueue             // a limit that denies it lets no call wait
-	LimitFull           // as many as may wait at the limit wait there
-	KeyFull             // as many as may wait of a key wait
-	LineFull            // as many as may wait of a root wait
-	TooLate             // it would not fit before its time is over
+	NotRefused Refusal = iota
+	Never              // it was not denied with limit_exceeded, or a retry cannot succeed
+	NoQueue            // a limit that denies it lets no call wait
+	LimitFull          // as many as may wait at the limit wait there
+	KeyFull            // as many as may wait of a key wait
+	LineFull           // as many as may wait of a root wait
+	TooLate            // it would not fit before its time is over
 )
 
 var refusalNames = [...]string{"", "never", "no_queue", "limit_full", "key_full", "line_full", "too_late"}
