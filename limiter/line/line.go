@@ -3,6 +3,8 @@
 package line
 
 import (
+	"cmp"
+	"math"
 	"time"
 
 	"github.com/bucketring/bucketring/limiter"
@@ -90,6 +92,8 @@ const (
 type Turn struct {
 	Kind TurnKind
 	ID   ID
+	// Retry is the honest time after which to ask again, for Expired.
+	Retry time.Duration
 	// At is when to call Next again if nothing else happens, on the clock of now.
 	// math.MaxInt64 if nobody waits. It is set for None.
 	At int64
@@ -99,10 +103,51 @@ type Turn struct {
 // Every time is in nanoseconds of one monotonic clock, that of [limiter.Time].Mono. A now that
 // is earlier than one before counts as that.
 type Line struct {
+	depth, keyDepth int
+	age             int64
+
+	now     int64
+	seq     uint64
+	waiting [3]int         // by class
+	ofKey   map[string]int // waiters
+
+	chunks []*[chunkSize]waiter
+	spare  []int32 // numbers of waiters that are free
+	used   int32   // numbers of waiters
+
+	queues      []*queue // by number, from 1
+	spareQueues []int32
+	byLimit     map[limitID]int32
+	perModel    map[limitID]int32 // the first queue of a limit per model
+	flows       map[flowID]*flow
+	shapes      map[string]*shape
+	scratch     []byte
+
+	wakes     heap // of queues, by wakeAt
+	deadlines heap // of waiters
 }
 
 // New returns an empty line.
-func New(b Bounds) *Line { return &Line{} }
+func New(b Bounds) *Line {
+	depth := cmp.Or(b.Depth, DefaultDepth)
+	l := &Line{
+		depth: min(depth, 1<<numberBits-chunkSize), keyDepth: cmp.Or(b.KeyDepth, depth), age: int64(cmp.Or(b.Age, DefaultAge)),
+		now: math.MinInt64, ofKey: map[string]int{}, queues: make([]*queue, 1),
+		byLimit: map[limitID]int32{}, perModel: map[limitID]int32{}, flows: map[flowID]*flow{}, shapes: map[string]*shape{},
+	}
+	l.wakes = heap{
+		less: func(a, b int32) bool { return l.wakesBefore(l.queues[a], l.queues[b]) },
+		pos:  func(n int32) *int32 { return &l.queues[n].inWakes },
+	}
+	l.deadlines = heap{
+		less: func(a, b int32) bool { return l.at(a).deadline < l.at(b).deadline },
+		pos:  func(n int32) *int32 { return &l.at(n).inDeadlines },
+	}
+	return l
+}
+
+// wakesBefore orders queues by when somebody may be tried.
+func (l *Line) wakesBefore(a, b *queue) bool { return a.wakeAt < b.wakeAt }
 
 // Arrive adds a call. d is the decision that denied it with [limiter.LimitExceeded] or, if
 // [Line.Blocks] says that it must wait, the one of [limiter.Engine.Preview]. Of both, the line
@@ -111,7 +156,89 @@ func New(b Bounds) *Line { return &Line{} }
 // Unless it returns NotRefused, the call is not in the line. place.Estimate is then the honest
 // time after which to retry, negative if a retry cannot succeed.
 func (l *Line) Arrive(now int64, c Call, d *limiter.Decision) (place Place, refusal Refusal) {
-	return Place{}, Never
+	now = l.tick(now)
+	if d.Outcome == limiter.Denied && d.Reason != limiter.LimitExceeded {
+		return Place{Estimate: d.RetryAfter}, Never
+	}
+	wait, ok := boundWait(d)
+	if !ok {
+		return Place{Estimate: d.RetryAfter}, NoQueue
+	}
+	if c.MaxWait > 0 {
+		wait = min(wait, c.MaxWait)
+	}
+	w := waiter{
+		key: c.Key, model: c.Model, seq: l.seq + 1, arrived: min(c.Arrived, now), class: laneOf(c.Class),
+		weight: uint16(min(max(c.Weight, 1), limiter.MaxWeight)),
+	}
+	i, ahead, estimate := l.choose(&w, d)
+	if i < 0 {
+		return Place{Estimate: d.RetryAfter}, Never
+	}
+	s := &d.Limits[i]
+	if d.Outcome != limiter.Denied {
+		wait = min(wait, s.Queue.MaxWait)
+	}
+	w.deadline = satAdd(w.arrived, int64(wait))
+	place = Place{Ahead: ahead, Limit: i, Estimate: time.Duration(estimate), Deadline: w.deadline}
+	id := idOf(s, c.Model)
+	switch m := l.queueOf(id); {
+	case satAdd(now, estimate) > w.deadline:
+		return place, TooLate
+	case l.Len() >= l.depth:
+		return place, LineFull
+	case l.ofKey[c.Key] >= l.keyDepth:
+		return place, KeyFull
+	case m != 0 && int64(l.queues[m].count) >= s.Queue.MaxDepth:
+		return place, LimitFull
+	}
+	l.seq++
+	n := l.alloc()
+	w.balance = balance(w.seq)
+	*l.at(n) = w
+	l.setNeeds(l.at(n), d)
+	l.waiting[w.class]++
+	l.ofKey[c.Key]++
+	l.deadlines.fix(n)
+	l.waitAt(n, id, s)
+	place.ID = w.id(n)
+	return place, NotRefused
+}
+
+// choose returns the limit at which a call waits: of those that deny it or, if none does, of
+// those at which it goes behind others, the one that it waits for longest, or -1.
+func (l *Line) choose(w *waiter, d *limiter.Decision) (limit, ahead int, estimate int64) {
+	limit, estimate = -1, -1
+	var longest time.Duration
+	for i := range d.Limits {
+		s := &d.Limits[i]
+		if !needs(s) || d.Outcome == limiter.Denied && !s.Exceeded {
+			continue
+		}
+		m := l.queueOf(idOf(s, w.model))
+		if w.cost = s.Cost; d.Outcome != limiter.Denied && (m == 0 || !l.goesBehind(l.queues[m], m, w, s.Headroom) && estimate >= 0) {
+			continue
+		}
+		n, e := l.estimateAt(m, w, s)
+		if e > estimate || e == estimate && s.Wait > longest {
+			limit, ahead, estimate, longest = i, n, e, s.Wait
+		}
+	}
+	if limit >= 0 {
+		w.cost = d.Limits[limit].Cost
+	}
+	return limit, ahead, estimate
+}
+
+// waitAt makes a call wait at a limit of a decision about it.
+func (l *Line) waitAt(n int32, id limitID, s *limiter.LimitState) {
+	w := l.at(n)
+	to := l.addQueue(id, s)
+	q := l.queues[to]
+	q.lanes[w.class].headroom = s.Headroom
+	w.cost, w.readyAt, w.stamp = s.Cost, satAdd(l.now, int64(s.Wait)), q.stamp
+	l.join(n, to)
+	l.wake(to)
 }
 
 // Blocks reports whether a call of a class must go behind others: one of its class or of a more
@@ -119,40 +246,257 @@ func (l *Line) Arrive(now int64, c Call, d *limiter.Decision) (place Place, refu
 // [limiter.Engine.Preview], which allowed the call. It allocates nothing. If Len is 0, it need
 // not be asked.
 func (l *Line) Blocks(now int64, class limiter.Priority, model string, d *limiter.Decision) bool {
+	if l.Len() == 0 {
+		return false
+	}
+	now = l.tick(now)
+	for i := range d.Limits {
+		s := &d.Limits[i]
+		if !needs(s) {
+			continue
+		}
+		m := l.queueOf(idOf(s, model))
+		if m == 0 {
+			continue
+		}
+		q := l.queues[m]
+		for c := range q.lanes {
+			lane := &q.lanes[c]
+			switch {
+			case lane.root == 0:
+			case c <= int(laneOf(class)):
+				return true
+			case lane.headroom <= s.Headroom && l.promotedAt(lane, l.at(l.first(lane.root))) <= now:
+				return true
+			}
+		}
+	}
 	return false
 }
 
 // Next returns what to do next. The answer to Try is Admitted, Denied or Leave, before Next is
 // called again.
-func (l *Line) Next(now int64) Turn { return Turn{} }
+func (l *Line) Next(now int64) Turn {
+	now = l.tick(now)
+	if n := l.deadlines.first(); n != 0 && l.at(n).deadline < now {
+		return l.expire(n)
+	}
+	for moves := 4*l.Len() + 16; ; moves-- {
+		m := l.wakes.first()
+		if m == 0 || l.queues[m].wakeAt > now {
+			break
+		}
+		n, _ := l.turn(l.queues[m], now)
+		if n == 0 {
+			l.wake(m)
+			continue
+		}
+		i := l.blockedAt(n)
+		if i < 0 || moves <= 0 {
+			return Turn{Kind: Try, ID: l.at(n).id(n), At: now}
+		}
+		l.move(n, i)
+	}
+	n := l.deadlines.first()
+	if n == 0 {
+		return Turn{At: math.MaxInt64}
+	}
+	if l.at(n).deadline <= now {
+		return l.expire(n)
+	}
+	return Turn{At: min(l.at(n).deadline, l.queues[l.wakes.first()].wakeAt)}
+}
+
+// expire removes a waiter whose time is over.
+func (l *Line) expire(n int32) Turn {
+	_, wait := l.estimate(n)
+	t := Turn{Kind: Expired, ID: l.at(n).id(n), At: l.now, Retry: time.Duration(wait)}
+	l.drop(n)
+	return t
+}
+
+// drop removes a waiter from the line.
+func (l *Line) drop(n int32) {
+	w := l.at(n)
+	from := w.queue
+	if from != 0 {
+		l.part(n)
+		l.wake(from)
+	}
+	l.deadlines.remove(n)
+	l.waiting[w.class]--
+	if l.ofKey[w.key]--; l.ofKey[w.key] == 0 {
+		delete(l.ofKey, w.key)
+	}
+	l.dropShape(w)
+	l.free(n)
+}
 
 // Admitted removes a call that the engine admitted.
-func (l *Line) Admitted(now int64, id ID) {}
+func (l *Line) Admitted(now int64, id ID) {
+	now = l.tick(now)
+	n := l.find(id)
+	if n == 0 {
+		return
+	}
+	w := l.at(n)
+	l.queues[w.queue].admit(w.class, w.round, now)
+	for i := range w.shape.limits {
+		m := l.queueOf(w.idOf(&w.shape.limits[i]))
+		if m == 0 || m == w.queue {
+			continue
+		}
+		l.admitAt(m, w, w.costs[i])
+	}
+	l.drop(n)
+}
+
+// admitAt notes that a call was let through that takes from a limit at which others wait.
+func (l *Line) admitAt(m int32, w *waiter, cost int64) {
+	q := l.queues[m]
+	if q.lanes[w.class].root == 0 {
+		return
+	}
+	f := l.flows[flowID{m, w.class, w.key}]
+	round := q.lanes[w.class].round + q.rounds(cost, w.weight)
+	if f != nil {
+		round = l.at(f.head).round
+		f.round += q.rounds(cost, w.weight)
+	}
+	q.admit(w.class, round, l.now)
+	l.wake(m)
+}
 
 // Denied puts back a call that Next named and the engine denied: d. It may wait at another
 // limit from now on. If it is refused, it has left the line, and retry is the honest time.
 func (l *Line) Denied(now int64, id ID, d *limiter.Decision) (retry time.Duration, refusal Refusal) {
+	now = l.tick(now)
+	n := l.find(id)
+	if n == 0 {
+		return d.RetryAfter, Never
+	}
+	if d.Outcome != limiter.Denied || d.Reason != limiter.LimitExceeded {
+		l.drop(n)
+		return d.RetryAfter, Never
+	}
+	wait, ok := boundWait(d)
+	if !ok {
+		l.drop(n)
+		return d.RetryAfter, NoQueue
+	}
+	w := l.at(n)
+	l.setNeeds(w, d)
+	from := w.queue
+	l.part(n)
+	i, _, estimate := l.choose(w, d)
+	l.wake(from)
+	if bound := satAdd(w.arrived, int64(wait)); bound < w.deadline {
+		w.deadline = bound
+		l.deadlines.fix(n)
+	}
+	if i < 0 || satAdd(now, estimate) > w.deadline {
+		l.drop(n)
+		return max(d.RetryAfter, time.Duration(estimate)), TooLate
+	}
+	l.waitAt(n, idOf(&d.Limits[i], w.model), &d.Limits[i])
 	return 0, NotRefused
 }
 
 // Leave removes a call whose caller has gone. It reports whether the call was in the line.
-func (l *Line) Leave(now int64, id ID) bool { return false }
+func (l *Line) Leave(now int64, id ID) bool {
+	l.tick(now)
+	n := l.find(id)
+	if n == 0 {
+		return false
+	}
+	l.drop(n)
+	return true
+}
 
 // Freed says that something came back to limits: a settle, a cancel, the end of a lease, a
 // credit. Those who wait there are tried. Of limits, the line reads Scope, Dimension and Name.
-func (l *Line) Freed(now int64, limits []limiter.LimitState) {}
+func (l *Line) Freed(now int64, limits []limiter.LimitState) {
+	if l.Len() == 0 {
+		return
+	}
+	l.tick(now)
+	for i := range limits {
+		s := &limits[i]
+		id := limitID{scope: s.Scope, dimension: s.Dimension, name: s.Name}
+		if m := l.queueOf(id); m != 0 {
+			l.free1(m)
+		}
+		for m := l.perModel[id]; m != 0; m = l.queues[m].next {
+			l.free1(m)
+		}
+	}
+}
+
+// free1 makes those who wait at a limit be tried.
+func (l *Line) free1(m int32) {
+	l.queues[m].stamp++
+	l.queues[m].freedAt = l.now
+	l.wake(m)
+}
 
 // FreedAll is Freed for all limits, after a change of the policy.
-func (l *Line) FreedAll(now int64) {}
+func (l *Line) FreedAll(now int64) {
+	l.tick(now)
+	for m, q := range l.queues {
+		if q != nil {
+			l.free1(int32(m))
+		}
+	}
+}
 
-// Estimate returns how long a call will still wait, as of now.
-func (l *Line) Estimate(now int64, id ID) time.Duration { return 0 }
+// Estimate returns how long a call will still wait, as of now; 0 if it does not wait.
+func (l *Line) Estimate(now int64, id ID) time.Duration {
+	l.tick(now)
+	n := l.find(id)
+	if n == 0 {
+		return 0
+	}
+	_, wait := l.estimate(n)
+	return time.Duration(wait)
+}
 
 // Len returns how many calls wait.
-func (l *Line) Len() int { return 0 }
+func (l *Line) Len() int { return l.waiting[0] + l.waiting[1] + l.waiting[2] }
 
 // Waiting returns how many calls of a class wait.
-func (l *Line) Waiting(c limiter.Priority) int { return 0 }
+func (l *Line) Waiting(c limiter.Priority) int { return l.waiting[laneOf(c)] }
 
 // Each calls f for each call that waits, in no order, with its class and since when it waits.
-func (l *Line) Each(f func(id ID, class limiter.Priority, arrived int64)) {}
+// f must not change the line.
+func (l *Line) Each(f func(id ID, class limiter.Priority, arrived int64)) {
+	for n := int32(1); n <= l.used; n++ {
+		if w := l.at(n); w.shape != nil {
+			f(w.id(n), limiter.Interactive+limiter.Priority(w.class), w.arrived)
+		}
+	}
+}
+
+// tick returns now, or the latest time seen if that is later.
+func (l *Line) tick(now int64) int64 {
+	l.now = max(l.now, now)
+	return l.now
+}
+
+// laneOf returns the index of the lane of a class.
+func laneOf(c limiter.Priority) uint8 {
+	switch c {
+	case limiter.Interactive:
+		return 0
+	case limiter.Batch:
+		return 2
+	}
+	return 1
+}
+
+// balance returns the priority of a node of a treap: a mixed number.
+func balance(seq uint64) uint32 {
+	seq *= 0x9e3779b97f4a7c15
+	seq ^= seq >> 29
+	seq *= 0xbf58476d1ce4e5b9
+	return uint32(seq >> 32)
+}
