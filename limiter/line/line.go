@@ -149,98 +149,6 @@ func New(b Bounds) *Line {
 // wakesBefore orders queues by when somebody may be tried.
 func (l *Line) wakesBefore(a, b *queue) bool { return a.wakeAt < b.wakeAt }
 
-// Arrive adds a call. d is the decision that denied it with [limiter.LimitExceeded] or, if
-// [Line.Blocks] says that it must wait, the one of [limiter.Engine.Preview]. Of both, the line
-// reads Limits, and keeps no reference but to the names.
-//
-// Unless it returns NotRefused, the call is not in the line. place.Estimate is then the honest
-// time after which to retry, negative if a retry cannot succeed.
-func (l *Line) Arrive(now int64, c Call, d *limiter.Decision) (place Place, refusal Refusal) {
-	now = l.tick(now)
-	if d.Outcome == limiter.Denied && d.Reason != limiter.LimitExceeded {
-		return Place{Estimate: d.RetryAfter}, Never
-	}
-	wait, ok := boundWait(d)
-	if !ok {
-		return Place{Estimate: d.RetryAfter}, NoQueue
-	}
-	if c.MaxWait > 0 {
-		wait = min(wait, c.MaxWait)
-	}
-	w := waiter{
-		key: c.Key, model: c.Model, seq: l.seq + 1, arrived: min(c.Arrived, now), class: laneOf(c.Class),
-		weight: uint16(min(max(c.Weight, 1), limiter.MaxWeight)),
-	}
-	i, ahead, estimate := l.choose(&w, d)
-	if i < 0 {
-		return Place{Estimate: d.RetryAfter}, Never
-	}
-	s := &d.Limits[i]
-	if d.Outcome != limiter.Denied {
-		wait = min(wait, s.Queue.MaxWait)
-	}
-	w.deadline = satAdd(w.arrived, int64(wait))
-	place = Place{Ahead: ahead, Limit: i, Estimate: time.Duration(estimate), Deadline: w.deadline}
-	id := idOf(s, c.Model)
-	switch m := l.queueOf(id); {
-	case satAdd(now, estimate) > w.deadline:
-		return place, TooLate
-	case l.Len() >= l.depth:
-		return place, LineFull
-	case l.ofKey[c.Key] >= l.keyDepth:
-		return place, KeyFull
-	case m != 0 && int64(l.queues[m].count) >= s.Queue.MaxDepth:
-		return place, LimitFull
-	}
-	l.seq++
-	n := l.alloc()
-	w.balance = balance(w.seq)
-	*l.at(n) = w
-	l.setNeeds(l.at(n), d)
-	l.waiting[w.class]++
-	l.ofKey[c.Key]++
-	l.deadlines.fix(n)
-	l.waitAt(n, id, s)
-	place.ID = w.id(n)
-	return place, NotRefused
-}
-
-// choose returns the limit at which a call waits: of those that deny it or, if none does, of
-// those at which it goes behind others, the one that it waits for longest, or -1.
-func (l *Line) choose(w *waiter, d *limiter.Decision) (limit, ahead int, estimate int64) {
-	limit, estimate = -1, -1
-	var longest time.Duration
-	for i := range d.Limits {
-		s := &d.Limits[i]
-		if !needs(s) || d.Outcome == limiter.Denied && !s.Exceeded {
-			continue
-		}
-		m := l.queueOf(idOf(s, w.model))
-		if w.cost = s.Cost; d.Outcome != limiter.Denied && (m == 0 || !l.goesBehind(l.queues[m], m, w, s.Headroom) && estimate >= 0) {
-			continue
-		}
-		n, e := l.estimateAt(m, w, s)
-		if e > estimate || e == estimate && s.Wait > longest {
-			limit, ahead, estimate, longest = i, n, e, s.Wait
-		}
-	}
-	if limit >= 0 {
-		w.cost = d.Limits[limit].Cost
-	}
-	return limit, ahead, estimate
-}
-
-// waitAt makes a call wait at a limit of a decision about it.
-func (l *Line) waitAt(n int32, id limitID, s *limiter.LimitState) {
-	w := l.at(n)
-	to := l.addQueue(id, s)
-	q := l.queues[to]
-	q.lanes[w.class].headroom = s.Headroom
-	w.cost, w.readyAt, w.stamp = s.Cost, satAdd(l.now, int64(s.Wait)), q.stamp
-	l.join(n, to)
-	l.wake(to)
-}
-
 // Blocks reports whether a call of a class must go behind others: one of its class or of a more
 // urgent one waits at a limit of d that the call takes from. d is the decision of
 // [limiter.Engine.Preview], which allowed the call. It allocates nothing. If Len is 0, it need
@@ -278,18 +186,18 @@ func (l *Line) Blocks(now int64, class limiter.Priority, model string, d *limite
 // called again.
 func (l *Line) Next(now int64) Turn {
 	now = l.tick(now)
-	if n := l.deadlines.first(); n != 0 && l.at(n).deadline < now {
-		return l.expire(n)
-	}
 	for moves := 4*l.Len() + 16; ; moves-- {
 		m := l.wakes.first()
 		if m == 0 || l.queues[m].wakeAt > now {
 			break
 		}
-		n, _ := l.turn(l.queues[m], now)
+		n, ready := l.turn(l.queues[m], now)
 		if n == 0 {
 			l.wake(m)
 			continue
+		}
+		if l.at(n).deadline < ready { // it did not fit in time, but now is later
+			return l.expire(n)
 		}
 		i := l.blockedAt(n)
 		if i < 0 || moves <= 0 {
@@ -311,16 +219,16 @@ func (l *Line) Next(now int64) Turn {
 func (l *Line) expire(n int32) Turn {
 	_, wait := l.estimate(n)
 	t := Turn{Kind: Expired, ID: l.at(n).id(n), At: l.now, Retry: time.Duration(wait)}
-	l.drop(n)
+	l.drop(n, false)
 	return t
 }
 
 // drop removes a waiter from the line.
-func (l *Line) drop(n int32) {
+func (l *Line) drop(n int32, admitted bool) {
 	w := l.at(n)
 	from := w.queue
 	if from != 0 {
-		l.part(n)
+		l.part(n, admitted)
 		l.wake(from)
 	}
 	l.deadlines.remove(n)
@@ -348,15 +256,12 @@ func (l *Line) Admitted(now int64, id ID) {
 		}
 		l.admitAt(m, w, w.costs[i])
 	}
-	l.drop(n)
+	l.drop(n, true)
 }
 
 // admitAt notes that a call was let through that takes from a limit at which others wait.
 func (l *Line) admitAt(m int32, w *waiter, cost int64) {
 	q := l.queues[m]
-	if q.lanes[w.class].root == 0 {
-		return
-	}
 	f := l.flows[flowID{m, w.class, w.key}]
 	round := q.lanes[w.class].round + q.rounds(cost, w.weight)
 	if f != nil {
@@ -367,41 +272,6 @@ func (l *Line) admitAt(m int32, w *waiter, cost int64) {
 	l.wake(m)
 }
 
-// Denied puts back a call that Next named and the engine denied: d. It may wait at another
-// limit from now on. If it is refused, it has left the line, and retry is the honest time.
-func (l *Line) Denied(now int64, id ID, d *limiter.Decision) (retry time.Duration, refusal Refusal) {
-	now = l.tick(now)
-	n := l.find(id)
-	if n == 0 {
-		return d.RetryAfter, Never
-	}
-	if d.Outcome != limiter.Denied || d.Reason != limiter.LimitExceeded {
-		l.drop(n)
-		return d.RetryAfter, Never
-	}
-	wait, ok := boundWait(d)
-	if !ok {
-		l.drop(n)
-		return d.RetryAfter, NoQueue
-	}
-	w := l.at(n)
-	l.setNeeds(w, d)
-	from := w.queue
-	l.part(n)
-	i, _, estimate := l.choose(w, d)
-	l.wake(from)
-	if bound := satAdd(w.arrived, int64(wait)); bound < w.deadline {
-		w.deadline = bound
-		l.deadlines.fix(n)
-	}
-	if i < 0 || satAdd(now, estimate) > w.deadline {
-		l.drop(n)
-		return max(d.RetryAfter, time.Duration(estimate)), TooLate
-	}
-	l.waitAt(n, idOf(&d.Limits[i], w.model), &d.Limits[i])
-	return 0, NotRefused
-}
-
 // Leave removes a call whose caller has gone. It reports whether the call was in the line.
 func (l *Line) Leave(now int64, id ID) bool {
 	l.tick(now)
@@ -409,7 +279,7 @@ func (l *Line) Leave(now int64, id ID) bool {
 	if n == 0 {
 		return false
 	}
-	l.drop(n)
+	l.drop(n, false)
 	return true
 }
 
@@ -424,16 +294,16 @@ func (l *Line) Freed(now int64, limits []limiter.LimitState) {
 		s := &limits[i]
 		id := limitID{scope: s.Scope, dimension: s.Dimension, name: s.Name}
 		if m := l.queueOf(id); m != 0 {
-			l.free1(m)
+			l.retry(m)
 		}
 		for m := l.perModel[id]; m != 0; m = l.queues[m].next {
-			l.free1(m)
+			l.retry(m)
 		}
 	}
 }
 
-// free1 makes those who wait at a limit be tried.
-func (l *Line) free1(m int32) {
+// retry makes those who wait at a limit be tried.
+func (l *Line) retry(m int32) {
 	l.queues[m].stamp++
 	l.queues[m].freedAt = l.now
 	l.wake(m)
@@ -444,7 +314,7 @@ func (l *Line) FreedAll(now int64) {
 	l.tick(now)
 	for m, q := range l.queues {
 		if q != nil {
-			l.free1(int32(m))
+			l.retry(int32(m))
 		}
 	}
 }
