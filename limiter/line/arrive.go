@@ -135,9 +135,9 @@ func (l *Line) Denied(now int64, id ID, d *limiter.Decision) (retry time.Duratio
 		return max(d.RetryAfter, time.Duration(estimate)), TooLate
 	}
 	s := &d.Limits[i]
-	id := idOf(s, w.model)
+	at := idOf(s, w.model)
 	from := w.queue
-	if l.queueOf(id) == from { // it keeps its place
+	if l.queueOf(at) == from { // it keeps its place
 		q := l.queues[from]
 		q.limit = termsOf(s)
 		l.recost(n, s.Cost)
@@ -147,6 +147,6 @@ func (l *Line) Denied(now int64, id ID, d *limiter.Decision) (retry time.Duratio
 	}
 	l.part(n, false)
 	l.wake(from)
-	l.waitAt(n, id, s)
+	l.waitAt(n, at, s)
 	return 0, NotRefused
 }
