@@ -31,6 +31,7 @@ binds first on a key without usage.`,
 	flags.StringVar(&call.Tier, "tier", "", "tier of the full key; empty means the tier that the policy assigns")
 	flags.StringVar(&call.Model, "model", "", "model that is called")
 	flags.StringVar(&call.ServiceTier, "service-tier", "", "service tier that the model is asked for; empty means the normal price")
+	priority := flags.String("priority", "", "class of the call: interactive, standard or batch; empty means the default of the tier")
 	flags.Int64Var(&call.Requests, "requests", 1, "number of requests that the call counts as")
 	flags.Int64Var(&call.InputTokens, "input-tokens", 0, "tokens of the prompt")
 	flags.Int64Var(&call.OutputTokens, "max-output-tokens", -1, "maximum tokens of the answer (default: that of the policy for the model)")
@@ -40,6 +41,9 @@ binds first on a key without usage.`,
 		p, err := s.loadPolicy(*path)
 		if err != nil {
 			return err
+		}
+		if call.Priority, err = limiter.ParsePriority(*priority); err != nil {
+			return usageError(cmd, err, "")
 		}
 		call.Key, call.Now = args[0], limiter.Time{Wall: time.Now().UnixNano()}
 		if err := validateCall(cmd.Context(), p, call); err != nil {

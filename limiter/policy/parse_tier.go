@@ -22,6 +22,8 @@ type tierDef struct {
 	zone       *time.Location // nil: UTC
 	estimate   limiter.Estimate
 	bound      bool // bound_output
+	weight     int64
+	classes    classes
 	limits     []limitDef
 	limitNames map[string]yamldoc.Node // including limits with problems
 }
@@ -36,8 +38,8 @@ type limitDef struct {
 
 var (
 	shorthandKeys = dimensionNames()
-	tierKeys      = append([]string{"zone", "estimate", "bound_output", "limits"}, shorthandKeys...)
-	limitKeys     = []string{"name", "dimension", "limit", "window", "starts", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "show", "slices", "models"}
+	tierKeys      = append([]string{"zone", "estimate", "bound_output", "weight", "priority", "limits"}, shorthandKeys...)
+	limitKeys     = []string{"name", "dimension", "limit", "window", "starts", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "show", "slices", "queue", "headroom", "models"}
 )
 
 func dimensionNames() []string {
@@ -62,7 +64,7 @@ func (p *parser) parseTiers(n yamldoc.Node) {
 			p.r.Problem(f.Key, "tier %q is empty: write {} for a tier without limits", name)
 			continue
 		}
-		t := &tierDef{name: name, at: f.Key, limitNames: map[string]yamldoc.Node{}}
+		t := &tierDef{name: name, at: f.Key, weight: 1, classes: usualClasses, limitNames: map[string]yamldoc.Node{}}
 		p.parseTier(t, p.r.Fields(f.Value, "tier "+name, tierKeys))
 		p.tiers = append(p.tiers, t)
 	}
@@ -81,6 +83,10 @@ func (p *parser) parseTier(t *tierDef, fields []yamldoc.Field) {
 			t.estimate = p.parseEstimate(f.Value)
 		case "bound_output":
 			t.bound, _ = p.boolean(f.Value, f.Name)
+		case "weight":
+			t.weight = p.parseWeight(f.Value)
+		case "priority":
+			t.classes = p.parsePriority(f.Value)
 		case "limits":
 			for _, item := range p.r.Items(f.Value, "limits of tier "+t.name) {
 				if !p.room(item, "limits per tier", len(t.limitNames), p.most.limits) {
@@ -217,6 +223,7 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 		ok = ok && good
 	}
 	ok = p.limitModes(&d, what) && ok
+	ok = p.limitWaiting(&d, what) && ok
 	if v, has := d.at["models"]; has {
 		var good bool
 		d.models, good = p.modelList(v, what)
@@ -233,7 +240,7 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 		p.r.Problem(n, "%s needs a window", what)
 		ok = false
 	}
-	if d.Dimension != "" && (has || d.Dimension == limiter.Concurrent) && p.finishLimit(t, &d, win, v, what) && ok {
+	if d.Dimension != "" && (has || d.Dimension == limiter.Concurrent) && p.finishLimit(t, &d, win, v, what) && ok && p.checkHeadroom(&d, what) {
 		t.limits = append(t.limits, d)
 	}
 }

@@ -41,8 +41,8 @@ var (
 	// keysOf are the keys that steps with a verb may have besides at, the verb,
 	// callKeys and expectations.
 	keysOf = map[verb][]string{
-		check:   {"id", "requests", "input_tokens", "output_tokens", "costs", "tokens", "service_tier"},
-		reserve: {"id", "requests", "input_tokens", "output_tokens", "costs", "min_output_tokens", "n", "ttl", "service_tier"},
+		check:   {"id", "requests", "input_tokens", "output_tokens", "costs", "tokens", "service_tier", "priority"},
+		reserve: {"id", "requests", "input_tokens", "output_tokens", "costs", "min_output_tokens", "n", "ttl", "service_tier", "priority"},
 		settle: {
 			"input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "output_tokens", "images", "searches",
 			"costs", "tokens", "service_tier", "rejected", "final",
@@ -223,6 +223,10 @@ func (p *parser) detail(s *step, f yamldoc.Field) {
 		s.searches = p.count(f.Value, f.Name)
 	case "service_tier":
 		s.serviceTier, _ = p.r.Text(f.Value, f.Name)
+	case "priority":
+		if i, ok := p.r.Word(f.Value, f.Name, "interactive", "standard", "batch"); ok {
+			s.priority = limiter.Priorities[i]
+		}
 	case "rejected":
 		i, _ := p.r.Word(f.Value, f.Name, "true", "false")
 		s.rejected = i == 0

@@ -86,6 +86,7 @@ func (r *run) decide(now limiter.Time) error {
 		Key: s.key, Tier: s.tier, Model: s.model, ID: s.name, Plan: &r.plan,
 		Requests: s.requests, InputTokens: s.input, OutputTokens: s.output, Costs: s.costs,
 		MinOutputTokens: s.minOutput, Choices: s.choices, TTL: s.ttl, ServiceTier: s.serviceTier,
+		Priority: s.priority,
 	}
 	switch s.verb {
 	case check:

@@ -30,7 +30,7 @@
 //	peek: LIMIT   look at a limit, by its name or dimension
 //
 // A check or reserve may also have requests (default: 1), input_tokens,
-// output_tokens, costs, service_tier and id, and a reserve min_output_tokens, n and
+// output_tokens, costs, service_tier, priority and id, and a reserve min_output_tokens, n and
 // ttl. N may then be left out (check: ~). settle and cancel name the id of a reserve.
 // A reserve without output tokens asks for the default of the policy. A settle may
 // have input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens,
@@ -103,6 +103,7 @@ type step struct {
 	ttl         time.Duration
 	costs       []limiter.Cost
 	serviceTier string
+	priority    limiter.Priority
 	rejected    bool
 	final       bool
 
