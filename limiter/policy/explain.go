@@ -305,10 +305,11 @@ func (x *Explanation) String() string {
 		fmt.Fprintf(&b, ", model %s", x.Model)
 	}
 	fmt.Fprintf(&b, ", policy %s\n", x.PolicyVersion)
-	fmt.Fprintf(&b, "reserve: requests %d, input tokens %d, max output tokens %d\n\n", x.Requests, x.InputTokens, x.OutputTokens)
+	fmt.Fprintf(&b, "reserve: requests %d, input tokens %d, max output tokens %d\n", x.Requests, x.InputTokens, x.OutputTokens)
 	if x.Priority != limiter.Standard.String() || x.Weight != 1 || x.hasClasses() {
-		fmt.Fprintf(&b, "priority %s, weight %d\n\n", x.Priority, x.Weight)
+		fmt.Fprintf(&b, "priority %s, weight %d\n", x.Priority, x.Weight)
 	}
+	b.WriteByte('\n')
 	for _, l := range x.Levels {
 		if l.Tier == "" {
 			fmt.Fprintf(&b, "%s: no tier (%s)\n", l.Scope, l.Why)
