@@ -2,6 +2,20 @@
 
 package limiter
 
+import "math"
+
+// NextExpiry returns when the next lease ends in the partition of a key, on the clock of
+// [Time].Mono, math.MaxInt64 if none runs. That may be the lease of another root or of a slice.
+// From then on, the limits have what the lease gives back, without a call that says so.
+func (e *Engine) NextExpiry(key string) int64 {
+	s, _ := e.lock(key)
+	defer s.Unlock()
+	if s.records.closed || len(s.leaseHeap) == 0 {
+		return math.MaxInt64
+	}
+	return s.entries.at(s.leaseHeap[0]).due
+}
+
 // preview decides a request without changing more than time and due work change.
 func (p *partition) preview(now Time, r *Request, reserve bool, d *Decision) error {
 	if err := p.begin(d); err != nil {

@@ -46,10 +46,12 @@ func (l *Line) Arrive(now int64, c Call, d *limiter.Decision) (place Place, refu
 		return place, TooLate
 	case l.Len() >= l.depth:
 		return place, LineFull
-	case l.ofKey[c.Key] >= l.keyDepth:
+	case l.ofKey[c.Key] >= min(l.keyDepth, l.depth-l.Len()):
 		return place, KeyFull
 	case m != 0 && int64(l.queues[m].count) >= s.Queue.MaxDepth:
 		return place, LimitFull
+	case m != 0 && s.Scope != c.Key && l.waitingAt(m, c.Key) >= s.Queue.MaxDepth-int64(l.queues[m].count):
+		return place, KeyFull
 	}
 	l.seq++
 	n := l.alloc()
@@ -92,6 +94,16 @@ func (l *Line) choose(w *waiter, own int32, d *limiter.Decision) (limit, ahead i
 		w.cost = d.Limits[limit].Cost
 	}
 	return limit, ahead, estimate
+}
+
+// waitingAt returns how many calls of a key wait at a queue.
+func (l *Line) waitingAt(m int32, key string) (n int64) {
+	for class := range uint8(len(l.waiting)) {
+		if f := l.flows[flowID{m, class, key}]; f != nil {
+			n += int64(f.count)
+		}
+	}
+	return n
 }
 
 // waitAt makes a call wait at a limit of a decision about it.

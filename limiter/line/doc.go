@@ -27,9 +27,12 @@
 //     those behind it, however small they are.
 //   - Work is conserved: nobody waits while it fits and none ahead of it needs the same limit.
 //     The time of each next try is the one that the engine named. Capacity that comes back
-//     earlier must be reported, see [Line.Freed].
+//     earlier must be reported, see [Line.Freed] and [limiter.Engine.NextExpiry].
 //   - Bounded: at a limit wait at most [limiter.Queue].MaxDepth calls, and in a line at most
-//     [Bounds].Depth, of one key at most [Bounds].KeyDepth.
+//     [Bounds].Depth, of one key at most [Bounds].KeyDepth. A key that has as many calls there as
+//     places are free gets no more (Choudhury and Hahne, Dynamic Queue Length Thresholds, 1998),
+//     so that one key takes at most half of the places, and there is one left for another. This
+//     does not count for a limit of the key itself.
 //   - Honest: a call whose wait cannot end in time is refused when it arrives, with an estimate
 //     of that time, see Estimates.
 //

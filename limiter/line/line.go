@@ -63,7 +63,7 @@ const (
 	Never              // it was not denied with limit_exceeded, or a retry cannot succeed
 	NoQueue            // a limit that denies it lets no call wait
 	LimitFull          // as many as may wait at the limit wait there
-	KeyFull            // as many as may wait of a key wait
+	KeyFull            // as many as may wait of a key wait, in the line or at the limit
 	LineFull           // as many as may wait of a root wait
 	TooLate            // it would not fit before its time is over
 )

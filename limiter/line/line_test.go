@@ -127,8 +127,8 @@ func TestHeadroomIsForMoreUrgentCalls(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	limit := queued(bucket("tokens", 100, time.Second), 2*time.Second, 5)
-	w := org(t, limit, line.Bounds{Depth: 8, KeyDepth: 3}, "org/a", "org/b", "org/c")
+	limit := queued(bucket("tokens", 100, time.Second), 2*time.Second, 6)
+	w := org(t, limit, line.Bounds{Depth: 12, KeyDepth: 3}, "org/a", "org/b", "org/c", "org/d")
 	w.plan("org/n", level{3, []limiter.Limit{limit}}, level{5, []limiter.Limit{queued(bucket("own", 10, time.Second), 0, 0)}})
 	w.submit(tokens("org/a", 100))
 	check := func(what string, c *call, want line.Refusal, retry time.Duration) {
@@ -149,9 +149,11 @@ func TestRefusals(t *testing.T) {
 	check("a long wait", tokens("org/b", 100), line.NotRefused, 0)
 	check("too long a wait", tokens("org/b", 80), line.TooLate, 2100*time.Millisecond)
 	check("waits", tokens("org/b", 1), line.NotRefused, 0)
-	check("a full limit", tokens("org/c", 1), line.LimitFull, 10*time.Millisecond)
-	if w.line.Len() != 5 || w.line.Waiting(limiter.Standard) != 5 {
-		t.Errorf("%d wait, %d of them standard, want 5", w.line.Len(), w.line.Waiting(limiter.Standard))
+	check("as many as places are free", tokens("org/b", 1), line.KeyFull, 1320*time.Millisecond)
+	check("the last place", tokens("org/c", 1), line.NotRefused, 0)
+	check("a full limit", tokens("org/d", 1), line.LimitFull, 20*time.Millisecond)
+	if w.line.Len() != 6 || w.line.Waiting(limiter.Standard) != 6 {
+		t.Errorf("%d wait, %d of them standard, want 6", w.line.Len(), w.line.Waiting(limiter.Standard))
 	}
 	for id := range w.calls {
 		w.line.Leave(w.now.Mono, id)

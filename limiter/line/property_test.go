@@ -67,12 +67,12 @@ func TestLineWithEngine(t *testing.T) {
 			case 7:
 				w.finish(t)
 			case 8:
-				for id := range w.calls {
+				if ids := w.waiting(); len(ids) > 0 {
+					id := rapid.SampledFrom(ids).Draw(t, "leaves")
 					if !w.line.Leave(w.now.Mono, id) {
 						t.Fatalf("a call that waits cannot leave")
 					}
 					delete(w.calls, id)
-					break
 				}
 			case 9:
 				w.line.FreedAll(w.now.Mono)
@@ -259,7 +259,7 @@ func TestEstimatesAreHonest(t *testing.T) {
 			if waited < c.estimate {
 				t.Fatalf("call %d waited %s, estimated %s", i, waited, c.estimate)
 			}
-			if limit.Algorithm == limiter.TokenBucket && waited > c.estimate+time.Duration(i+1) {
+			if limit.Algorithm == limiter.TokenBucket && waited > c.estimate+time.Duration(i+1)+10*time.Millisecond { // a unit, since what remains is rounded down
 				t.Fatalf("call %d waited %s, estimated %s", i, waited, c.estimate)
 			}
 		}

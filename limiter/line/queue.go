@@ -217,7 +217,7 @@ func (l *Line) part(n int32, admitted bool) {
 	switch {
 	case f.count == 0:
 		delete(l.flows, f.id)
-	case f.left >= f.count:
+	case f.left*renewAt >= f.count:
 		l.renew(q, f)
 	}
 	if lane.root == 0 {
@@ -242,8 +242,13 @@ func (l *Line) recost(n int32, cost int64) {
 	lane.root = l.insert(lane.root, n)
 }
 
-// renew computes the rounds of a flow anew, of which half have left: the others go no later
-// than if those had not been there. So leaving costs O(log n), on average.
+// renewAt says how much of a flow must have left before the rounds of the others are computed
+// anew: one in so many. So leaving costs O(log n) on average, and what a key loses by it is
+// small.
+const renewAt = 16
+
+// renew computes the rounds of a flow anew, of which some have left: the others go no later
+// than if those had not been there.
 func (l *Line) renew(q *queue, f *flow) {
 	f.left = 0
 	lane := &q.lanes[f.id.class]

@@ -3,7 +3,9 @@
 package line_test
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,7 +31,8 @@ type world struct {
 	served  []*call
 	expired []*call
 	tries   int
-	checked bool // verify after each event that nobody waits who could go
+	expiry  int64 // when the engine ends a lease by itself
+	checked bool  // verify after each event that nobody waits who could go
 }
 
 // call is a call of the world.
@@ -132,6 +135,9 @@ func (w *world) wait(c *call, d *limiter.Decision) line.Refusal {
 // turns does what the line says until nobody is to be tried, and returns when to go on.
 func (w *world) turns() int64 {
 	w.t.Helper()
+	if w.now.Mono >= w.expiry {
+		w.line.FreedAll(w.now.Mono)
+	}
 	for range 100_000 {
 		turn := w.line.Next(w.now.Mono)
 		c := w.calls[turn.ID]
@@ -141,7 +147,11 @@ func (w *world) turns() int64 {
 				w.t.Fatalf("Next at %d says that it is to be asked again at %d", w.now.Mono, turn.At)
 			}
 			w.conserved()
-			return turn.At
+			w.expiry = w.engine.NextExpiry("org/a")
+			if w.line.Len() == 0 {
+				return turn.At
+			}
+			return min(turn.At, w.expiry)
 		case line.Expired:
 			w.expired = append(w.expired, c)
 			delete(w.calls, turn.ID)
@@ -199,6 +209,9 @@ func (w *world) at(mono int64) {
 	}
 }
 
+// waiting returns the calls that wait, in the order of their ids.
+func (w *world) waiting() []line.ID { return slices.Sorted(maps.Keys(w.calls)) }
+
 // conserved fails if somebody waits whose call fits, and none that waits and does not fit needs
 // a limit that it needs.
 func (w *world) conserved() {
@@ -208,7 +221,8 @@ func (w *world) conserved() {
 	}
 	held := map[string]bool{}
 	fits := []*call{}
-	for _, c := range w.calls {
+	for _, id := range w.waiting() {
+		c := w.calls[id]
 		var d limiter.Decision
 		if err := w.engine.Preview(w.now, &c.Request, c.reserve, &d); err != nil {
 			w.t.Fatalf("Preview = %v", err)
