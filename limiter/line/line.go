@@ -267,6 +267,7 @@ func (l *Line) admitAt(m int32, w *waiter, cost int64) {
 	if f != nil {
 		round = l.at(f.head).round
 		f.round += q.rounds(cost, w.weight)
+		f.from += q.rounds(cost, w.weight)
 	}
 	q.admit(w.class, round, l.now)
 	l.wake(m)

@@ -49,6 +49,7 @@ type flow struct {
 	count      int32
 	left       int32 // how many have left since the rounds were computed
 	round      int64 // of the last call
+	from       int64 // the round from which the key saves for its first call
 }
 
 type flowID struct {
@@ -168,7 +169,7 @@ func (l *Line) join(n, to int32) {
 	id := flowID{to, w.class, w.key}
 	f := l.flows[id]
 	if f == nil {
-		f = &flow{id: id}
+		f = &flow{id: id, from: q.lanes[w.class].round}
 		l.flows[id] = f
 	}
 	var after int32
@@ -211,7 +212,9 @@ func (l *Line) part(n int32, admitted bool) {
 	} else if f.tail = w.prev; f.tail != 0 {
 		f.round = l.at(f.tail).round
 	}
-	if !admitted {
+	if admitted {
+		f.from = w.round
+	} else {
 		f.left++
 	}
 	switch {
@@ -252,7 +255,7 @@ const renewAt = 16
 func (l *Line) renew(q *queue, f *flow) {
 	f.left = 0
 	lane := &q.lanes[f.id.class]
-	round := lane.round
+	round := f.from
 	for n := f.head; n != 0; n = l.at(n).next {
 		w := l.at(n)
 		if round += q.rounds(w.cost, w.weight); w.round-round > 0 {
