@@ -287,8 +287,20 @@ func (m *Machine) publish() {
 	}
 }
 
+// fewPeers is up to how many peers are found faster one by one: each heartbeat looks for some
+// of them several times for each partition.
+const fewPeers = 8
+
 // peer returns another member, or nil.
 func (m *Machine) peer(name string) *peer {
+	if len(m.peers) <= fewPeers {
+		for i := range m.peers {
+			if m.peers[i].Name == name {
+				return &m.peers[i]
+			}
+		}
+		return nil
+	}
 	i, ok := slices.BinarySearchFunc(m.peers, name, func(p peer, name string) int { return strings.Compare(p.Name, name) })
 	if !ok {
 		return nil
