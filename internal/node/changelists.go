@@ -74,8 +74,9 @@ func (l *changeLists) forget(partition int, advance func(*positions)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := &l.needed[partition]
+	before := min(p.replicated, p.journaled)
 	advance(p)
-	if seq := min(p.replicated, p.journaled); seq > 0 && seq != everything {
+	if seq := min(p.replicated, p.journaled); seq != before && seq > 0 && seq != everything {
 		l.Engine.ForgetChanges(partition, seq)
 	}
 }
