@@ -4,15 +4,18 @@ package journal
 
 import (
 	"encoding/binary"
-	"slices"
 	"sync"
 )
 
-// maxApplied is the most bytes of applied messages that wait to be written. Partitions
-// whose messages are dropped are written as a whole.
-const maxApplied = 32 << 20
+const (
+	// maxApplied is the most bytes of messages that wait to be written. Partitions whose
+	// messages are dropped are read again: the changes of owners, and all of a copy.
+	maxApplied = 32 << 20
+	// keptApplied is the capacity of a list of messages that is used again.
+	keptApplied = 1 << 20
+)
 
-// Section says what an applied message has of a partition.
+// Section says what a message has of a partition.
 type Section struct {
 	Partition      int
 	After, Through uint64 // the message has all changes after one number through the other
@@ -20,75 +23,96 @@ type Section struct {
 	Complete       bool
 }
 
-// appliedMessages are messages that wait to be written.
+// appliedMessages are messages that wait to be written. While one list is written, the other
+// is filled.
 type appliedMessages struct {
 	sync.Mutex
-	list []appliedMessage
-	size int
+	waiting, written messageList
 }
 
-type appliedMessage struct {
-	message  []byte
-	wall     int64
+// messageList is messages, one after the other.
+type messageList struct {
+	messages []byte
 	sections []Section
+	ends     []messageEnd
 }
 
-// Applied hands over a message of changes that the state has just applied, because a copy
-// that is changed by messages lists no changes. wall is the time of the clock as of which
-// it was applied. It copies its arguments, never waits for the disk, and is safe for
-// concurrent use.
+// messageEnd says where a message and its sections end.
+type messageEnd struct {
+	message, section int
+	wall             int64
+}
+
+// reset empties the list, and frees the memory of a large one.
+func (l *messageList) reset() {
+	if cap(l.messages) > keptApplied {
+		*l = messageList{}
+	}
+	*l = messageList{l.messages[:0], l.sections[:0], l.ends[:0]}
+}
+
+// Applied hands over a message of changes: one that the state has just applied, because a
+// copy that is changed by messages lists no changes, or one that an owner has just made for
+// its heir, so that the same changes are not read twice. wall is the time of the clock as of
+// which it was applied or made. It copies its arguments, never waits for the disk, and is
+// safe for concurrent use.
 func (j *Journal) Applied(message []byte, wall int64, sections []Section) {
 	a := &j.applied
 	a.Lock()
 	defer a.Unlock()
-	if a.size+len(message) > maxApplied {
+	l := &a.waiting
+	if len(l.messages)+len(message) > maxApplied {
 		return
 	}
-	a.size += len(message)
-	a.list = append(a.list, appliedMessage{slices.Clone(message), wall, slices.Clone(sections)})
+	l.messages, l.sections = append(l.messages, message...), append(l.sections, sections...)
+	l.ends = append(l.ends, messageEnd{len(l.messages), len(l.sections), wall})
 }
 
 // writeApplied writes the messages that wait. It returns false if that failed.
 func (j *Journal) writeApplied() bool {
 	a := &j.applied
 	a.Lock()
-	list := a.list
-	a.list, a.size = nil, 0
+	a.waiting, a.written = a.written, a.waiting
 	a.Unlock()
-	for i := range list {
-		if !j.writeMessage(&list[i]) {
+	l := &a.written // of this goroutine
+	defer l.reset()
+	var begin messageEnd
+	for _, end := range l.ends {
+		if !j.writeMessage(l.messages[begin.message:end.message], end.wall, l.sections[begin.section:end.section]) {
 			return false
 		}
+		begin = end
 	}
 	return true
 }
 
 // writeMessage writes a message for the partitions of which the journal has what is before.
-func (j *Journal) writeMessage(m *appliedMessage) bool {
+// It changes sections.
+func (j *Journal) writeMessage(message []byte, wall int64, sections []Section) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	sections := m.sections[:0]
-	for _, s := range m.sections {
+	wanted := sections[:0]
+	for _, s := range sections {
 		if w := &j.written[s.Partition]; w.held && s.After <= w.Seq && w.Seq < s.Through {
-			sections = append(sections, s)
+			wanted = append(wanted, s)
 		}
 	}
-	if len(sections) == 0 {
+	if len(wanted) == 0 {
 		return true
 	}
-	j.block = binary.AppendUvarint(append(beginBlock(j.block[:0]), kindChanges), uint64(len(sections)))
-	for _, s := range sections {
+	j.block = binary.AppendUvarint(append(beginBlock(j.block[:0]), kindChanges), uint64(len(wanted)))
+	for _, s := range wanted {
 		of := section{partition: s.Partition, flags: flagMessage, origin: s.Origin, seq: s.Through}
 		if s.Complete {
 			of.flags |= flagComplete
 		}
 		j.block = of.append(j.block)
 	}
-	j.block = append(j.block, m.message...)
-	if !j.write(j.block, m.wall) {
+	j.block = append(j.block, message...)
+	if !j.write(j.block, wall) {
 		return false
 	}
-	for _, s := range sections {
+	for _, s := range wanted {
 		j.written[s.Partition].Copy = Copy{Origin: s.Origin, Seq: s.Through, Complete: s.Complete}
 	}
 	return true

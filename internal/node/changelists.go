@@ -82,7 +82,7 @@ func (l *changeLists) forget(partition int, advance func(*positions)) {
 }
 
 // replicated is the engine for replication. The journal gets what is applied to copies,
-// because copies list no changes.
+// because copies list no changes, and what is sent to heirs, so that it is not read twice.
 type replicated struct {
 	replication.Engine // of lists
 	lists              *changeLists
@@ -107,6 +107,51 @@ func (r replicated) ReadChanges(message []byte) (replication.ChangeReader, error
 		return reader, err
 	}
 	return &journaledReader{reader, r, message, nil}, nil
+}
+
+// NewChanges implements replication.Engine.
+func (r replicated) NewChanges() replication.Changes {
+	if r.lists.to == nil {
+		return r.Engine.NewChanges()
+	}
+	return &journaledChanges{Changes: r.Engine.NewChanges(), engine: r}
+}
+
+// journaledChanges gives the journal each message.
+type journaledChanges struct {
+	replication.Changes
+	engine   replicated
+	wall     int64 // as of which the changes were read
+	sections []journal.Section
+}
+
+// Append implements replication.Changes.
+func (c *journaledChanges) Append(now limiter.Time, partition int, after uint64) (through uint64, ok bool) {
+	// As in the journal, a copy is described before it is read, so that its changes are
+	// never taken for part of a newer history.
+	of, held := c.engine.copyOf(partition)
+	through, ok = c.Changes.Append(now, partition, after)
+	if ok && held && through > after {
+		c.wall = now.Wall
+		c.sections = append(c.sections, journal.Section{Partition: partition, After: after, Through: through, Origin: of.Origin, Complete: of.Complete})
+	}
+	return through, ok
+}
+
+// Message implements replication.Changes.
+func (c *journaledChanges) Message() []byte {
+	message := c.Changes.Message()
+	if len(c.sections) > 0 {
+		c.engine.lists.to.Applied(message, c.wall, c.sections)
+		c.sections = c.sections[:0]
+	}
+	return message
+}
+
+// Reset implements replication.Changes.
+func (c *journaledChanges) Reset() {
+	c.Changes.Reset()
+	c.sections = c.sections[:0]
 }
 
 // journaledReader gives the journal the sections that were applied.

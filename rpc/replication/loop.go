@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/bits"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -68,6 +69,9 @@ func (l *loop) run(ctx context.Context) {
 		case frame = <-l.frames:
 		case full = <-l.copies:
 		}
+		// Calls and streams that are ready to run often have more for this round: let them run
+		// first, so that it goes together.
+		runtime.Gosched()
 		l.reportChanges()
 		if full != nil {
 			l.receiveCopy(full)
@@ -340,7 +344,7 @@ func (l *loop) receive(f *inbound) {
 	}
 	l.step(continuity.Received{Message: f.frame.Message})
 	l.leave.heard(f.frame.Message.From.Name, f.frame.Message.Epoch)
-	if o := l.outs[f.frame.Message.From]; o != nil {
+	if o := l.outs[f.frame.Message.From]; o != nil && len(m.Acks) > 0 {
 		l.answered(o)
 	}
 	f.release()
