@@ -4,6 +4,7 @@ package journal
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 )
 
@@ -76,21 +77,55 @@ func (j *Journal) writeApplied() bool {
 	a.Unlock()
 	l := &a.written // of this goroutine
 	defer l.reset()
-	var begin messageEnd
-	for _, end := range l.ends {
-		if !j.writeMessage(l.messages[begin.message:end.message], end.wall, l.sections[begin.section:end.section]) {
+	for n := 0; n < len(l.ends); {
+		var ok bool
+		if n, ok = j.writeMessages(l, n); !ok {
 			return false
 		}
-		begin = end
 	}
 	return true
 }
 
-// writeMessage writes a message for the partitions of which the journal has what is before.
-// It changes sections.
-func (j *Journal) writeMessage(message []byte, wall int64, sections []Section) bool {
+// overwritten is what the journal had of a partition.
+type overwritten struct {
+	partition int
+	written
+}
+
+// writeMessages writes the messages from number n on, at once unless they are many, and
+// returns the number of the first that it has not written. Each is a block of its own.
+func (j *Journal) writeMessages(l *messageList, n int) (next int, ok bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.failed {
+		return n, false
+	}
+	j.block, j.undo = j.block[:0], j.undo[:0]
+	for ; n < len(l.ends) && len(j.block) < messageSize; n++ {
+		var begin messageEnd
+		if n > 0 {
+			begin = l.ends[n-1]
+		}
+		end := l.ends[n]
+		j.addMessage(l.messages[begin.message:end.message], end.wall, l.sections[begin.section:end.section])
+	}
+	if len(j.block) == 0 {
+		return n, true
+	}
+	if err, cut := j.put(j.block); err != nil {
+		for _, before := range slices.Backward(j.undo) {
+			j.written[before.partition] = before.written
+		}
+		j.notWritten(err, cut)
+		return n, false
+	}
+	return n, true
+}
+
+// addMessage adds a block with a message to those that are to be written, for the partitions
+// of which the journal has what is before. It takes note of that as if it were written. It
+// changes sections.
+func (j *Journal) addMessage(message []byte, wall int64, sections []Section) {
 	wanted := sections[:0]
 	for _, s := range sections {
 		if w := &j.written[s.Partition]; w.held && s.After <= w.Seq && w.Seq < s.Through {
@@ -98,22 +133,20 @@ func (j *Journal) writeMessage(message []byte, wall int64, sections []Section) b
 		}
 	}
 	if len(wanted) == 0 {
-		return true
+		return
 	}
-	j.block = binary.AppendUvarint(append(beginBlock(j.block[:0]), kindChanges), uint64(len(wanted)))
+	begin := len(j.block)
+	j.block = binary.AppendUvarint(append(beginBlock(j.block), kindChanges), uint64(len(wanted)))
 	for _, s := range wanted {
 		of := section{partition: s.Partition, flags: flagMessage, origin: s.Origin, seq: s.Through}
 		if s.Complete {
 			of.flags |= flagComplete
 		}
 		j.block = of.append(j.block)
+		w := &j.written[s.Partition]
+		j.undo = append(j.undo, overwritten{s.Partition, *w})
+		w.Copy = Copy{Origin: s.Origin, Seq: s.Through, Complete: s.Complete}
 	}
 	j.block = append(j.block, message...)
-	if !j.write(j.block, wall) {
-		return false
-	}
-	for _, s := range wanted {
-		j.written[s.Partition].Copy = Copy{Origin: s.Origin, Seq: s.Through, Complete: s.Complete}
-	}
-	return true
+	endBlock(j.block[begin:], j.salt, j.size+int64(begin), j.synced, wall)
 }

@@ -140,7 +140,8 @@ type Journal struct {
 	block, data    []byte
 	cursors        []Cursor
 	full, cleared  []int
-	hot            []int // partitions that change most
+	hot            []int         // partitions that change most
+	undo           []overwritten // by blocks that are not written yet
 	syncing        []written
 	forgotten      []uint64 // see State.Forget
 	// unlisted is After+1 of a cursor whose changes were not listed. Either they come as

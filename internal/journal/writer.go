@@ -335,18 +335,31 @@ func (j *Journal) write(b []byte, wall int64) bool {
 		return false
 	}
 	endBlock(b, j.salt, j.size, j.synced, wall)
-	n, err := j.file.WriteAt(b, j.size)
-	if err == nil && n < len(b) {
+	err, cut := j.put(b)
+	if err != nil {
+		j.notWritten(err, cut)
+	}
+	return err == nil
+}
+
+// put appends blocks that are complete. If that fails, it cuts off what was written of them;
+// cut is the error of that. It needs mu.
+func (j *Journal) put(blocks []byte) (err, cut error) {
+	n, err := j.file.WriteAt(blocks, j.size)
+	if err == nil && n < len(blocks) {
 		err = io.ErrShortWrite
 	}
-	if err == nil {
-		j.size += int64(n)
-		j.metrics.bytes.Add(float64(n))
-		j.metrics.size.Set(float64(j.older + j.size))
-		return true
+	if err != nil {
+		return fmt.Errorf("write %s: %w", journalName(j.generation), err), j.file.Truncate(j.size)
 	}
-	err = fmt.Errorf("write %s: %w", journalName(j.generation), err)
-	cut := j.file.Truncate(j.size)
+	j.size += int64(n)
+	j.metrics.bytes.Add(float64(n))
+	j.metrics.size.Set(float64(j.older + j.size))
+	return nil, nil
+}
+
+// notWritten reports the errors of put. It needs mu, and unlocks it meanwhile.
+func (j *Journal) notWritten(err, cut error) {
 	j.mu.Unlock()
 	defer j.mu.Lock()
 	if cut != nil {
@@ -354,7 +367,6 @@ func (j *Journal) write(b []byte, wall int64) bool {
 	} else {
 		j.report(err)
 	}
-	return false
 }
 
 // sync waits until all that was written is on disk.

@@ -19,6 +19,7 @@ import (
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/snapshotfile"
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/rpc/replication"
 )
 
 // testKeeper is an engine with its journal and a manual clock.
@@ -278,5 +279,44 @@ func openPartitions(j *journal.Journal, engine *limiter.Engine) {
 	for p := range limiter.Partitions {
 		c, _ := j.Restored(p)
 		engine.Open(p, c.Seq)
+	}
+}
+
+// What an owner sends to its heir is in the journal without being read again.
+func TestJournalHasWhatHeirsAreSent(t *testing.T) {
+	dir := t.TempDir()
+	now := func() limiter.Time { return limiter.Time{Mono: int64(clockStart), Wall: noon.UnixNano()} }
+	w := boot(t, dir, noon)
+	lists := newChangeLists(w.engine)
+	lists.to = w.journal
+	sent := replicated{
+		replication.LimiterEngine(w.engine, time.LoadLocation), lists, now,
+		func(int) (journal.Copy, bool) { return journal.Copy{Complete: true}, true },
+	}.NewChanges()
+	w.save() // the snapshot is empty
+	part := limiter.PartitionOf("acme")
+	before := w.engine.Seq(part)
+	w.reserve("r1", 4000, time.Minute)
+	through, ok := sent.Append(w.clock, part, before)
+	if !ok || through <= before {
+		t.Fatalf("Append = %d, %t, want changes after %d", through, ok, before)
+	}
+	message := slices.Clone(sent.Message())
+	w.engine.Track(part, false) // the journal could not read it
+	w.save()
+	left := w.left()
+	w.close()
+	files, err := filepath.Glob(filepath.Join(dir, "journal*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(files, func(name string) bool {
+		content, err := os.ReadFile(name)
+		return err == nil && bytes.Contains(content, message)
+	}) {
+		t.Errorf("none of %v has the message for the heir", files)
+	}
+	if got := boot(t, dir, noon).left(); got != left {
+		t.Errorf("after a restart %v are left, want %v", got, left)
 	}
 }
