@@ -22,9 +22,10 @@ type out struct {
 	messages []continuity.Message
 	states   []continuity.StateTransfer // without Full
 	stateAt  []uint32                   // by partition: 1 + the index of its last one in states, 0: none
-	// waits: changes are on their way, and the member has not answered since. What changes
-	// meanwhile waits for the answer, or for the next tick, and goes together: the busier
-	// the members are, the fewer frames they have to handle for each change.
+	// waits: changes are on their way, and the member has not acknowledged any since. What
+	// changes meanwhile waits for that, for the next tick, or for a frame that is sent anyway,
+	// and goes together: the busier the members are, the fewer frames they have to handle
+	// for each change.
 	waits bool
 
 	changes Changes
@@ -150,7 +151,7 @@ func (l *loop) send(k *link, o *out) {
 		f.States = f.States[:0]
 	}
 	f.States = f.States[:0]
-	if len(o.states) > 0 && (!o.waits || len(o.states) >= maxWaiting) {
+	if len(o.states) > 0 && (!o.waits || len(o.messages) > 0 || len(o.states) >= maxWaiting) {
 		o.waits = true
 		l.contact(o.to).asked.CompareAndSwap(always, int64(l.clock()))
 		o.changes.Reset()

@@ -12,7 +12,7 @@ import (
 )
 
 // TestChangesWaitForAnAnswer: while a member has not answered the last changes, more of them
-// are collected for one frame, but messages are not held back.
+// are collected for one frame. Messages are not held back, and take them along.
 func TestChangesWaitForAnAnswer(t *testing.T) {
 	t.Parallel()
 	engine := newFakeEngine(maxWaiting)
@@ -56,7 +56,12 @@ func TestChangesWaitForAnAnswer(t *testing.T) {
 	expect("changes before the answer", 0)
 	l.queueMessage(&continuity.Message{From: l.self, To: heir, Entries: []continuity.Entry{{Kind: continuity.Ping}}})
 	l.flush()
+	if n := len(l.outs[heir].states); n > 0 {
+		t.Errorf("a message before the answer: %d changes still wait, want that they go with it", n)
+	}
 	expect("a message before the answer", 1)
+	change(1)
+	expect("a change after that message", 0)
 	l.answered(l.outs[heir])
 	l.flush()
 	expect("the answer", 1)
