@@ -129,7 +129,7 @@ func tlsHintOf(err error, usedTLS bool, def string) string {
 		return "--tls --tls-ca-file FILE, if the node uses TLS"
 	}
 	for _, known := range []struct{ text, hint string }{
-		{"certificate required", "--tls-cert-file FILE --tls-key-file FILE: the node requires a client certificate"},
+		{"certificate required", "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"},
 		{"signed by unknown authority", "--tls-ca-file FILE, with the CA certificate that signed the node's"},
 		{"x509: certificate is", "--tls-name NAME, if the certificate has another name than the address"},
 		{"x509: cannot validate", "--tls-name NAME, if the certificate has another name than the address"},
