@@ -383,35 +383,53 @@ func TestProxyAloneTraces(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	r, err := http.NewRequestWithContext(waittest.Context(t, waittest.Limit), http.MethodPost, "http://"+listener.Addr().String()+"/v1/chat/completions", strings.NewReader(`{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"hello"}]}`))
-	if err != nil {
-		t.Fatal(err)
+	call := func() {
+		t.Helper()
+		r, err := http.NewRequestWithContext(waittest.Context(t, waittest.Limit), http.MethodPost, "http://"+listener.Addr().String()+"/v1/chat/completions", strings.NewReader(`{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"hello"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Tenant", "acme")
+		r.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Fatalf("call = %d %s, want 200", response.StatusCode, body)
+		}
 	}
-	r.Header.Set("X-Tenant", "acme")
-	r.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, _ := io.ReadAll(response.Body)
-	_ = response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		t.Fatalf("call = %d %s, want 200", response.StatusCode, body)
-	}
-	spans := map[string]received{} // of the proxy
-	var below []received           // of the node
+	var spans map[string]received // of the proxy, in one trace
+	var below []received          // of the node, in that trace
+	var called time.Time
 	waittest.Until(t, "spans of the proxy, and of the node for its reserve and its settle", func() bool {
+		if time.Since(called) > 3*time.Second { // the proxy decides by itself while it has no node yet
+			call()
+			called = time.Now()
+		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		below = nil
+		proxies, nodes := map[string]map[string]received{}, map[string][]received{} // by trace
 		for _, s := range c.spans {
+			trace := string(s.GetTraceId())
 			if s.service == "bucketring-proxy" {
-				spans[s.GetName()] = s
+				if proxies[trace] == nil {
+					proxies[trace] = map[string]received{}
+				}
+				proxies[trace][s.GetName()] = s
 			} else if s.GetName() == "owner" {
-				below = append(below, s)
+				nodes[trace] = append(nodes[trace], s)
 			}
 		}
-		return spans["proxy"].Span != nil && spans["reserve"].Span != nil && spans["settle"].Span != nil && len(below) >= 2
+		for trace := range proxies {
+			spans, below = proxies[trace], nodes[trace]
+			if spans["proxy"].Span != nil && spans["reserve"].Span != nil && spans["settle"].Span != nil && len(below) >= 2 {
+				return true
+			}
+		}
+		return false
 	})
 	wantChild(t, spans, "reserve", "proxy")
 	wantChild(t, spans, "settle", "proxy")
