@@ -59,13 +59,9 @@ func (p *partition) pushEnded(entryID uint32, now Time) {
 }
 
 func (p *partition) pop(q *idQueue) uint32 {
-	entryID := q.head
-	entry := p.entries.at(entryID)
-	q.head, entry.next = entry.next, 0
-	if q.head == 0 {
-		q.tail = 0
-	}
-	return entryID
+	first := queued{id: q.head}
+	p.unlink(q, first)
+	return first.id
 }
 
 // queued is an entry of a queue, 0 if there is none, and the one ahead of it.

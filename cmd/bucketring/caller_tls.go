@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/bucketring/bucketring/internal/tlserror"
 	"github.com/bucketring/bucketring/internal/tlsfiles"
 )
 
@@ -117,6 +118,8 @@ func (t *callerTLS) httpNode(cmd *cobra.Command, address string) (*httpNode, err
 // so before its reason is read: that a certificate is required, or that TLS is.
 var cutOff = []string{"broken pipe", "connection reset by peer", "error reading server preface"}
 
+const certificateHint = "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"
+
 // tlsHintOf returns what to do about an error of a connection to a node, by flags, or def.
 // usedTLS is whether the caller has used TLS.
 func tlsHintOf(err error, usedTLS bool, def string) string {
@@ -129,7 +132,7 @@ func tlsHintOf(err error, usedTLS bool, def string) string {
 		return "--tls --tls-ca-file FILE, if the node uses TLS"
 	}
 	for _, known := range []struct{ text, hint string }{
-		{"certificate required", "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"},
+		{"certificate required", certificateHint},
 		{"signed by unknown authority", "--tls-ca-file FILE, with the CA certificate that signed the node's"},
 		{"x509: certificate is", "--tls-name NAME, if the certificate has another name than the address"},
 		{"x509: cannot validate", "--tls-name NAME, if the certificate has another name than the address"},
@@ -141,9 +144,9 @@ func tlsHintOf(err error, usedTLS bool, def string) string {
 		}
 	}
 	if isCutOff && !strings.Contains(message, "remote error: tls:") {
-		return "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"
+		return certificateHint
 	}
-	if hint := tlsfiles.Remedy(err); hint != "" {
+	if hint := tlserror.Remedy(err); hint != "" {
 		return hint
 	}
 	return def

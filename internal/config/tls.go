@@ -87,12 +87,17 @@ type ServersTLS struct {
 	Name     string `key:"servers_name" help:"name that the certificates of all nodes must have; empty means the host that is dialed"`
 }
 
-// ServersFiles returns the files for connections to nodes. The certificate for callers is also
-// for nodes if both verify by the same CA file. If nodes have a CA file of their own, they
-// would most likely refuse it.
+// sharesCert reports whether the certificate for callers is also for nodes: if both verify by
+// the same CA file. Nodes that have a CA file of their own would most likely refuse it.
+func (c *StandaloneProxy) sharesCert() bool {
+	s := &c.ServersTLS
+	return s.CertFile == "" && (s.CAFile == "" || s.CAFile == c.TLS.CAFile)
+}
+
+// ServersFiles returns the files for connections to nodes.
 func (c *StandaloneProxy) ServersFiles() tlsfiles.Files {
 	f := tlsfiles.Files{Cert: c.ServersTLS.CertFile, Key: c.ServersTLS.KeyFile, CA: c.ServersTLS.CAFile}
-	if f.Cert == "" && (f.CA == "" || f.CA == c.TLS.CAFile) {
+	if c.sharesCert() {
 		f.Cert, f.Key = c.TLS.CertFile, c.TLS.KeyFile
 	}
 	if f.CA == "" {
@@ -104,7 +109,7 @@ func (c *StandaloneProxy) ServersFiles() tlsfiles.Files {
 // ServersSettings are the names of the settings for [StandaloneProxy.ServersFiles].
 func (c *StandaloneProxy) ServersSettings() tlsfiles.Files {
 	names := TLSSettings
-	if f := c.ServersFiles(); f.Cert != c.TLS.CertFile || c.ServersTLS.CertFile != "" {
+	if !c.sharesCert() {
 		names.Cert, names.Key = "servers_cert_file", "servers_key_file"
 	}
 	if c.ServersTLS.CAFile != "" {

@@ -4,12 +4,14 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/status"
 
-	"github.com/bucketring/bucketring/internal/tlsfiles"
+	"github.com/bucketring/bucketring/internal/tlserror"
 )
 
 // nodesEvery is the time between two looks whether nodes answer a proxy that runs alone.
@@ -23,34 +25,23 @@ const missedLooks = 3
 // to do.
 func (p *Proxy) NodesAnswer() error {
 	s := p.client.Status()
-	if s.Following {
+	switch reason := whyNoNode(s.Err); {
+	case s.Following:
 		return nil
+	case s.Source == "":
+		return errors.New("no node of the cluster answers: " + reason)
+	default:
+		return fmt.Errorf("no node of the cluster answers: %s: %s", s.Source, reason)
 	}
-	return noNode(s.Source, s.Err)
 }
 
-// noNodeError says why no node answers.
-type noNodeError struct {
-	server, reason string
-	err            error
-}
-
-func (e *noNodeError) Error() string { return "no node of the cluster answers: " + e.detail() }
-func (e *noNodeError) Unwrap() error { return e.err }
-
-func (e *noNodeError) detail() string {
-	if e.server == "" {
-		return e.reason
-	}
-	return e.server + ": " + e.reason
-}
-
-func noNode(server string, err error) *noNodeError {
+// whyNoNode returns the message of an error of the connection to a node, and what to do.
+func whyNoNode(err error) string {
 	reason := status.Convert(err).Message()
-	if hint := tlsfiles.Remedy(err); hint != "" && !strings.Contains(reason, hint) {
+	if hint := tlserror.RemedyOf(reason); hint != "" && !strings.Contains(reason, hint) {
 		reason += "; " + hint
 	}
-	return &noNodeError{server, reason, err}
+	return reason
 }
 
 // WatchNodes logs when no node answers any more, for which reason, and when one does again,
@@ -74,8 +65,7 @@ func (p *Proxy) WatchNodes(ctx context.Context) error {
 			continue
 		}
 		if missed++; missed == missedLooks {
-			none := noNode(s.Source, s.Err)
-			p.log.Warn("no node of the cluster answers", "server", none.server, "error", none.reason)
+			p.log.Warn("no node of the cluster answers", "server", s.Source, "error", whyNoNode(s.Err))
 		}
 	}
 }

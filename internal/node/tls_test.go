@@ -26,6 +26,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/certs"
 	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/tlserror"
 	"github.com/bucketring/bucketring/internal/tlsfiles"
 	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client"
@@ -248,8 +249,8 @@ func TestTLS(t *testing.T) {
 		{"another CA of the server", func() *tls.Config { c := alice.Client(""); c.RootCAs = x509.NewCertPool(); return c }, "unknown authority"},
 		{"another name of the server", func() *tls.Config { return alice.Client("n9") }, "not n9"},
 	} {
-		if _, _, err := post(tt.config(), "https", first.HTTPAddr(), secret); err == nil || !strings.Contains(err.Error(), tt.want) || tlsfiles.Remedy(err) == "" {
-			t.Errorf("HTTP, %s: %v (%s), want %q and a remedy", tt.name, err, tlsfiles.Remedy(err), tt.want)
+		if _, _, err := post(tt.config(), "https", first.HTTPAddr(), secret); err == nil || !strings.Contains(err.Error(), tt.want) || tlserror.Remedy(err) == "" {
+			t.Errorf("HTTP, %s: %v (%s), want %q and a remedy", tt.name, err, tlserror.Remedy(err), tt.want)
 		}
 		// A server may close the connection before its reason is read.
 		if _, err := ask(t, credentials.NewTLS(tt.config()), first.GRPCAddr(), secret); err == nil {

@@ -11,6 +11,8 @@ import (
 	"net"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/bucketring/bucketring/internal/tlserror"
 )
 
 // Client returns the configuration of one connection to a server, which is verified by
@@ -82,7 +84,7 @@ func (s *Store) verifyMember(pool *x509.CertPool, state tls.ConnectionState, p P
 
 // explained adds what to do to an error.
 func explained(err error) error {
-	if hint := Remedy(err); hint != "" {
+	if hint := tlserror.Remedy(err); hint != "" {
 		return fmt.Errorf("%w; %s", err, hint)
 	}
 	return err

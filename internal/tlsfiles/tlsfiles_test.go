@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bucketring/bucketring/internal/certs"
+	"github.com/bucketring/bucketring/internal/tlserror"
 	"github.com/bucketring/bucketring/internal/tlsfiles"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
@@ -282,7 +283,7 @@ func TestRefusals(t *testing.T) {
 			if !strings.Contains(got, tt.want) {
 				t.Errorf("got %q, want %q in it", got, tt.want)
 			}
-			if hint := tlsfiles.Remedy(err); !strings.Contains(hint, tt.remedy) || tt.remedy != "" && hint == "" {
+			if hint := tlserror.Remedy(err); !strings.Contains(hint, tt.remedy) || tt.remedy != "" && hint == "" {
 				t.Errorf("Remedy(%v) = %q, want %q in it", err, hint, tt.remedy)
 			}
 		})

@@ -51,12 +51,12 @@ type rowSpan struct {
 
 // findRows returns the row sections of a file whose items are all rows. Of others it
 // returns the first line that is none, 0 if there is none.
-func findRows(src string, sections []RowSection, rest func()) (spans []rowSpan, other int) {
+func findRows(src string, sections []RowSection, pause func()) (spans []rowSpan, other int) {
 	if len(sections) == 0 {
 		return nil, 0
 	}
 	var row Row
-	y := yielder{rest: rest}
+	y := yielder{pause: pause}
 	for line, rest := 1, src; rest != ""; line++ {
 		y.line()
 		var text string
@@ -107,15 +107,15 @@ func findRows(src string, sections []RowSection, rest func()) (spans []rowSpan, 
 // which the runtime interrupts a goroutine.
 type yielder struct {
 	lines int
-	rest  func() // see [Reader.Rest]
+	pause func() // see [Reader.Pause]
 }
 
 func (y *yielder) line() {
 	if y.lines++; y.lines%256 != 0 {
 		return
 	}
-	if y.rest != nil {
-		y.rest()
+	if y.pause != nil {
+		y.pause()
 		return
 	}
 	runtime.Gosched()
@@ -331,7 +331,7 @@ func (r *Reader) Rows(n Node, do func(Row)) bool {
 	}
 	span := n.file.rows[n.node]
 	var row Row
-	y := yielder{rest: r.Rest}
+	y := yielder{pause: r.Pause}
 	for line, rest := span.line+1, span.text; rest != ""; line++ {
 		var text string
 		text, rest = cutLine(rest)

@@ -49,9 +49,9 @@ type Reader struct {
 	// RowSections are root keys whose lists may have very many items.
 	RowSections []RowSection
 
-	// Rest, if not nil, is called after every 256 lines of row sections. It may wait, so
+	// Pause, if not nil, is called after every 256 lines of row sections. It may wait, so
 	// that reading a large file leaves processor time to others.
-	Rest func()
+	Pause func()
 
 	// Synonyms are keys that people write for known ones, which problems then suggest.
 	Synonyms map[string]string
@@ -136,7 +136,7 @@ func (r *Reader) Open(name string, src []byte) (Node, bool) {
 	}
 	f.src = copyText(src)
 	var other int
-	f.spans, other = findRows(f.src, r.RowSections, r.Rest)
+	f.spans, other = findRows(f.src, r.RowSections, r.Pause)
 	document, decoder, ok := r.decodeRest(f, other)
 	if !ok {
 		return Node{}, false

@@ -30,15 +30,15 @@ func ParseFiles(files []File, catalog *limiter.Catalog) (*Policy, error) {
 	return parseFiles(files, catalog, mostOfAll, nil)
 }
 
-// ParseFilesSlowly is [ParseFiles] that calls rest after every few hundred rows, which may
+// ParseFilesSlowly is [ParseFiles] that calls pause after every few hundred rows, which may
 // wait, so that a large policy leaves processor time to calls.
-func ParseFilesSlowly(files []File, catalog *limiter.Catalog, rest func()) (*Policy, error) {
-	return parseFiles(files, catalog, mostOfAll, rest)
+func ParseFilesSlowly(files []File, catalog *limiter.Catalog, pause func()) (*Policy, error) {
+	return parseFiles(files, catalog, mostOfAll, pause)
 }
 
-func parseFiles(files []File, catalog *limiter.Catalog, most counts, rest func()) (*Policy, error) {
+func parseFiles(files []File, catalog *limiter.Catalog, most counts, pause func()) (*Policy, error) {
 	p := newParser(most)
-	p.r.Rest = rest
+	p.r.Pause = pause
 	defer p.r.Release()
 	draft := p.parseBase(files)
 	if draft == nil {

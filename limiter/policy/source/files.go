@@ -8,7 +8,6 @@ import (
 	"github.com/bucketring/bucketring/internal/filewatch"
 	"github.com/bucketring/bucketring/internal/pause"
 	"github.com/bucketring/bucketring/internal/yamldoc"
-	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
@@ -20,15 +19,17 @@ type files struct {
 
 func newFiles(o Options) (*files, error) {
 	s := &files{path: o.Path}
-	parse := policy.ParseFiles // there are no calls yet
 	var err error
 	s.loader, err = filewatch.Load(filewatch.Options[policy.Policy]{
 		Path: o.Path, Large: true, What: "policy", Logger: o.Logger, Debounce: o.Debounce, Poll: o.Poll,
 		Parse: func(files []yamldoc.File) (*policy.Policy, error) {
-			if o.Path == "" {
+			switch {
+			case o.Path == "":
 				return policy.Default(o.Catalog), nil
+			case s.loader == nil: // at the start, when there are no calls yet
+				return policy.ParseFiles(files, o.Catalog)
 			}
-			return parse(files, o.Catalog)
+			return policy.ParseFilesSlowly(files, o.Catalog, pause.Half())
 		},
 		OnReload: func(old, p *policy.Policy) {
 			logChange(o.Logger, o.Path, old, p)
@@ -40,9 +41,6 @@ func newFiles(o Options) (*files, error) {
 	})
 	if err != nil {
 		return nil, err
-	}
-	parse = func(files []yamldoc.File, catalog *limiter.Catalog) (*policy.Policy, error) {
-		return policy.ParseFilesSlowly(files, catalog, pause.Half())
 	}
 	return s, nil
 }
