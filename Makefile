@@ -13,6 +13,11 @@ FLOODS  ?= 10m
 SEEDS   ?= 20000
 FIRST   ?= 0
 CAMPAIGNS ?=
+SIZING    ?=
+WIRE      ?= --rounds 5 --for 2s
+WIRE_PORT ?= 6399
+DIST      ?= $(CURDIR)/dist
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # Long tests of one goroutine, which the race detector makes several times longer.
 ALONE := TestCopiesWithoutRoom|TestCopyIsTheOwner|TestBooksOfSlices|TestCollectedChangesThatAreForgotten|TestManyChangesAreCollectedInSteps
 
@@ -28,6 +33,11 @@ build: ## the static binary, bin/bucketring
 image: build ## the container image bucketring:dev; needs Docker, no registry
 	docker build --quiet --label org.opencontainers.image.version=$(VERSION) -t bucketring:dev .
 
+.PHONY: dist
+dist: $(BIN)/cyclonedx-gomod ## dist/: archives, Debian packages, SBOMs and checksums of VERSION=v0.1.0; needs dpkg-deb and GNU tar
+	rm -rf $(DIST)
+	tools/dist.sh $(DIST) $(VERSION) $(PLATFORMS)
+
 .PHONY: test
 test: ## all tests that need only Go
 	go test ./...
@@ -36,10 +46,15 @@ test: ## all tests that need only Go
 race: ## the same tests under the race detector, but for packages and long tests without goroutines
 	go test -race -short -skip '^($(ALONE))$$' $$(go list ./... | grep -v -E '/(bench/report|internal/docstest|internal/replay|ring)$$')
 
+.PHONY: dist-test
+dist-test: $(BIN)/cyclonedx-gomod ## make dist for this platform, and what is in it; takes minutes
+	go test -tags e2e -count 1 -timeout 20m -v -run '^TestDist$$' ./internal/e2e
+
 .PHONY: e2e
 e2e: image ## end-to-end tests with containers and broken networks; needs root, Docker, Compose, iproute2
-	go test -tags e2e -count 1 -timeout 20m -v ./internal/e2e
+	go test -tags e2e -count 1 -timeout 20m -v -skip '^TestDist$$' ./internal/e2e
 	go test -tags e2e -count 1 ./bench/report
+	go test -tags e2e -count 1 -run '^TestStatusPageInBrowser$$' ./internal/node
 
 .PHONY: deploy
 deploy: ## tests of the Helm chart, the manifests and the alerts in deploy/, with Helm and Kubernetes as libraries
@@ -74,14 +89,35 @@ bench: ## the engine's benchmarks, on one core and on two
 continuity: build ## docs/continuity.md: restarts, kills, pauses and splits under load, in two hours; needs root, or CAMPAIGNS="--kills 5"
 	$(BIN)/bucketring bench continuity $(CAMPAIGNS)
 
+.PHONY: waiting
+waiting: ## docs/waiting.svg and the table of docs/waiting.md: a burst refused, retried and queued, in a minute; needs an idle machine
+	go test -count 1 -timeout 10m -v -run '^TestBurst$$' ./internal/waitstudy -full -docs $(CURDIR)/docs
+
+.PHONY: sizing
+sizing: ## the table of docs/operating.md of what a node takes in memory, in minutes; Linux; SIZING="-binary $(BIN)/bucketring" runs that
+	go test -count 1 -timeout 1h -v -run '^TestTable$$' ./internal/sizing -full -write $(SIZING)
+
+.PHONY: pictures
+pictures: ## docs/pictures: the status page, light, dark and at 400 px, and a page of the bench; needs chromium
+	rm -rf $(BIN)/shots && mkdir -p $(BIN)/shots docs/pictures
+	BUCKETRING_SHOTS=$(BIN)/shots go test -tags e2e -count 1 -run '^TestStatusPageInBrowser$$' ./internal/node
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1200,1500 --screenshot=$(BIN)/shots/bench.png file://$(CURDIR)/docs/bench/azure-10x.html
+	for name in status-light-1200 status-dark-1200 status-dark-400 bench; do install -m 644 $(BIN)/shots/$$name.png docs/pictures; done
+
 .PHONY: overload
-overload: build ## bin/overload/overload.md: goodput at up to ten times the capacity, servers and load on a processor each, in twenty minutes; needs redis-server, taskset
-	cd internal/wirebench/gubernator && go build -o $(BIN)/gubernator .
+overload: build ## bin/overload/overload.md: goodput at up to ten times the capacity, servers and load on a processor each, in half an hour; needs redis-server, taskset
+	cd bench/gubernator && go build -o $(BIN)/gubernator .
 	go test -tags e2e -count 1 -timeout 1h -v -run '^TestOverloadReport$$' ./internal/e2e -overload $(BIN)/overload -gubernator $(BIN)/gubernator
 
 .PHONY: bench-reports
 bench-reports: build ## docs/bench: the Azure trace against Redis, in twenty minutes; needs redis-server and an idle machine
 	go test -tags e2e -count 1 -timeout 1h -v -run '^TestBenchReports$$' ./internal/e2e -reports $(CURDIR)/docs/bench
+
+.PHONY: wire-report
+wire-report: build ## the tables of docs/performance.md: what a call costs beside an echo, Redis and Gubernator, in ten minutes; needs redis-server and an idle machine
+	cd bench/gubernator && go build -o $(BIN)/gubernator .
+	redis-server --bind 127.0.0.1 --port $(WIRE_PORT) --save "" --appendonly no > /dev/null & trap "kill $$!" EXIT; \
+		bin/bucketring bench wire $(WIRE) --vs redis-lua://127.0.0.1:$(WIRE_PORT) --gubernator bin/gubernator --write docs/performance.md
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint $(BIN)/buf ## Go and proto linters, at the versions of tools/go.mod
@@ -120,6 +156,10 @@ $(BIN)/protoc-gen-go: go.mod
 
 $(BIN)/protoc-gen-go-vtproto: go.mod
 	go build -o $@ github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
+
+# An SBOM has the hash of the program that wrote it, so that must be the same everywhere.
+$(BIN)/cyclonedx-gomod: tools/go.mod
+	cd tools && CGO_ENABLED=0 go build -trimpath -o $@ github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 
 $(BIN)/golangci-lint: tools/go.mod
 	cd tools && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -69,6 +69,8 @@ type Answer struct {
 	// Replayed says that the target repeated its answer to an earlier call with the
 	// same id.
 	Replayed bool
+	// Waited is how long the call waited for a limit before it was decided; 0 if it did not.
+	Waited time.Duration
 }
 
 // Usage is the cumulative usage of an LLM call.

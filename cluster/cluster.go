@@ -31,6 +31,8 @@ type Cluster struct {
 	view atomic.Pointer[View]
 	list atomic.Pointer[memberlist.Memberlist] // nil until gossip runs
 
+	announced atomic.Pointer[time.Time] // when others were told that this node leaves; nil: they were not
+
 	selfChanged notify.Signal // mu.self has changed and is not published yet
 	listLock    chan struct{} // cap 1: a full channel is a held lock; see withList
 	left        bool          // list.Leave was called; guarded by listLock

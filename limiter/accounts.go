@@ -17,6 +17,7 @@ type idAccount struct {
 // "none".
 type accounts struct {
 	last  uint32      // the one found last
+	hash  uint32      // of its root: others are not compared with it, which may be out of the cache
 	all   []idAccount // by id-1; n is 0 where it is free
 	index index
 	free  []uint32
@@ -26,7 +27,8 @@ func (x *accounts) at(account uint32) *idAccount { return &x.all[account-1] }
 
 // find returns the account of a root, or 0.
 func (x *accounts) find(root uint64) uint32 {
-	if x.last != 0 {
+	h := uint32(root >> 32)
+	if x.last != 0 && x.hash == h {
 		if a := x.at(x.last); a.root == root && a.n > 0 {
 			return x.last
 		}
@@ -34,15 +36,23 @@ func (x *accounts) find(root uint64) uint32 {
 	if x.index.n == 0 {
 		return 0
 	}
-	h := uint32(root >> 32)
 	mask := uint32(len(x.index.cells) - 1)
 	for pos := h & mask; x.index.cells[pos] != 0; pos = (pos + 1) & mask {
 		if account := uint32(x.index.cells[pos]); x.at(account).root == root {
-			x.last = account
+			x.last, x.hash = account, h
 			return account
 		}
 	}
 	return 0
+}
+
+// near returns the account that the search for a root reads first, which may be that of
+// another root, or 0 if it reads none. It does not read the account.
+func (x *accounts) near(root uint64) uint32 {
+	if x.index.n == 0 {
+		return 0
+	}
+	return uint32(x.index.cells[uint32(root>>32)&uint32(len(x.index.cells)-1)])
 }
 
 // ensure returns the account of a root, and creates it if necessary. It returns 0 if

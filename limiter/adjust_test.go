@@ -101,7 +101,7 @@ func TestResetKeepsWhatIsLent(t *testing.T) {
 			if err := n.Look(noon, r, 10, &k); err != nil || k.Slices != 1 || k.Lent[0] != charged || k.Running != 0 {
 				t.Errorf("Look() = %+v, %v, want one slice of %d", k, err, charged)
 			}
-			if err := n.Return(noon, "k", loan.ID, []int64{30}, nil, &d); err != nil {
+			if err := n.Return(noon, "k", loan.ID, []int64{30}, nil, limiter.Used{}, &d); err != nil {
 				t.Fatal(err)
 			}
 			wantUsed(t, "after the slice has come back", n.peek(noon, r), 0, 30)

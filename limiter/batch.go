@@ -76,6 +76,7 @@ func (e *Engine) decideGroups(now Time, order []uint32, roots []uint64, rs []*Re
 			partitions++
 		}
 		prefetch(locations[:e.locate(locations[:0], group, rs)])
+		e.prefetchIDs(group, roots, rs)
 		for i, o := range group {
 			s, k := &e.shards[o>>16], o&0xffff
 			errs[k] = s.decide(now, roots[k], rs[k], ds[k], false)
@@ -148,6 +149,51 @@ func prefetch(locations []location) {
 		}
 	}
 	keepRead(sum)
+}
+
+// idPlace is where the memory for a request's id is.
+type idPlace struct {
+	partition *partition
+	root      uint64
+	position  uint32 // of the id in the index of ids
+	account   uint32 // of the root, or of another one whose place the search passes; 0: there is none
+	cell      uint64 // where the search for the id begins
+}
+
+// prefetchIDs reads what requests with ids need besides records: the account of the root, the
+// place in the index of ids, and the entries that a new one is queued behind and pushes out.
+func (e *Engine) prefetchIDs(order []uint32, roots []uint64, rs []*Request) {
+	var list [groupSize]idPlace
+	n := 0
+	for _, o := range order {
+		p, k := &e.shards[o>>16].partition, o&0xffff
+		if rs[k].ID != "" && p.accounts.index.n > 0 {
+			list[n] = idPlace{partition: p, root: roots[k], position: e.position(idKeyOf(roots[k], rs[k].ID))}
+			n++
+		}
+	}
+	places := list[:n]
+	for i := range places {
+		at := &places[i]
+		at.account = at.partition.accounts.near(at.root)
+		if cells := at.partition.ids.table(at.position).cells; len(cells) > 0 {
+			at.cell = cells[home(at.position, len(cells))]
+		}
+	}
+	sum := uint64(0)
+	for i := range places {
+		at := &places[i]
+		if at.account != 0 {
+			at.account = at.partition.accounts.at(at.account).checks.tail
+		}
+		sum += at.cell
+	}
+	for i := range places {
+		if at := &places[i]; at.account != 0 {
+			sum += at.partition.entries.at(at.account).hash
+		}
+	}
+	keepRead(uint8(sum))
 }
 
 // keepRead keeps the compiler from removing the reads of prefetch.

@@ -266,38 +266,63 @@ func BenchmarkReserveSettle(b *testing.B) {
 	}
 }
 
-// BenchmarkBatch compares 256 single checks with one batch, over 2^20 keys.
+// BenchmarkBatch compares 256 single checks with one batch, over 2^20 keys, without ids and
+// with ids that are remembered and push older ones out.
 func BenchmarkBatch(b *testing.B) {
-	const size = 256
-	e := limiter.New(limiter.Options{})
-	fill := checker(b, e, 13)
+	const size, known = 256, 1 << 19
+	ids := make([]string, 4*known)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("%016x", i)
+	}
 	bufs := make([][13]byte, size)
-	for i := range uint32(benchKeys) {
-		fill(benchKey(&bufs[0], i))
-	}
-	plan := benchPlan(b, e, 13)
-	rs, ds, errs := make([]*limiter.Request, size), make([]*limiter.Decision, size), make([]error, size)
-	for i := range rs {
-		rs[i], ds[i] = &limiter.Request{Plan: plan, Requests: 1, InputTokens: 900, OutputTokens: 100}, &limiter.Decision{}
-	}
-	for _, row := range []string{"single", "batch"} {
-		b.Run(row, func(b *testing.B) {
-			w, now := walk{mask: benchKeys - 1}, benchStart
-			b.ReportAllocs()
-			for b.Loop() {
-				now.Mono += 50_000
-				for i := range rs {
-					rs[i].Key = benchKey(&bufs[i], w.next())
-					if row == "single" {
-						errs[i] = e.Check(now, rs[i], ds[i])
+	for _, withIDs := range []bool{false, true} {
+		e := limiter.New(limiter.Options{MaxIDs: known})
+		fill := checker(b, e, 13)
+		for i := range uint32(benchKeys) {
+			fill(benchKey(&bufs[0], i))
+		}
+		plan := benchPlan(b, e, 13)
+		rs, ds, errs := make([]*limiter.Request, size), make([]*limiter.Decision, size), make([]error, size)
+		for i := range rs {
+			rs[i], ds[i] = &limiter.Request{Plan: plan, Requests: 1, InputTokens: 900, OutputTokens: 100}, &limiter.Decision{}
+		}
+		n, w, now := 0, walk{mask: benchKeys - 1}, benchStart
+		prepare := func(i int) {
+			rs[i].Key = benchKey(&bufs[i], w.next())
+			if withIDs {
+				n++
+				rs[i].ID = ids[n%len(ids)]
+			}
+		}
+		for range known { // until the memory for ids is full
+			prepare(0)
+			errs[0] = e.Check(now, rs[0], ds[0])
+		}
+		for _, row := range []string{"single", "batch"} {
+			name := row
+			if withIDs {
+				name += "_with_ids"
+			}
+			b.Run(name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					now.Mono += 50_000
+					for i := range rs {
+						prepare(i)
+						if row == "single" {
+							errs[i] = e.Check(now, rs[i], ds[i])
+						}
+					}
+					if row == "batch" {
+						e.CheckBatch(now, rs, ds, errs)
+					}
+					if errs[0] != nil || ds[0].Replayed {
+						b.Fatalf("%v, replayed %t", errs[0], ds[0].Replayed)
 					}
 				}
-				if row == "batch" {
-					e.CheckBatch(now, rs, ds, errs)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/check")
-		})
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*size), "ns/check")
+			})
+		}
 	}
 }
 

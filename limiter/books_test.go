@@ -325,14 +325,14 @@ func (b *books) giveBack(s *heldSlice) {
 			kept[len(kept)-1].Granted = b.plan.DefaultOutput
 		}
 	}
-	if err := b.owner.Return(b.now, booksKey, s.id, s.spent, kept, &d); err != nil {
+	if err := b.owner.Return(b.now, booksKey, s.id, s.spent, kept, Used{}, &d); err != nil {
 		b.t.Fatalf("Return(%v of %+v) = %v", s.spent, s, err)
 	}
 	for _, k := range kept {
 		b.reserveModel(k.Request, k.Left)
 		b.kept++
 	}
-	if err := b.owner.Return(b.now, booksKey, s.id, s.spent, kept, &d); !errors.Is(err, ErrUnknownReservation) {
+	if err := b.owner.Return(b.now, booksKey, s.id, s.spent, kept, Used{}, &d); !errors.Is(err, ErrUnknownReservation) {
 		b.t.Fatalf("Return() again = %v", err)
 	}
 }
@@ -566,7 +566,7 @@ func (b *books) atSlice(s *heldSlice) {
 // the books.
 func TestBooksOfSlices(t *testing.T) {
 	var kept, settled, lost int
-	rapid.Check(t, func(t *rapid.T) {
+	check := func(t *rapid.T) {
 		b := newBooks(t)
 		for range b.draw(10, 300) {
 			b.step()
@@ -585,7 +585,12 @@ func TestBooksOfSlices(t *testing.T) {
 		b.pass(20 * time.Minute)
 		b.compare()
 		kept, settled, lost = kept+b.kept, settled+b.settled, lost+b.lost
-	})
+	}
+	for range 10 { // usually one is enough
+		if rapid.Check(t, check); kept >= 20 && settled >= 10 && lost >= 3 {
+			break
+		}
+	}
 	if kept < 20 || settled < 10 || lost < 3 {
 		t.Errorf("%d reservations were kept and %d settled from slices, and %d slices lost, want enough to test", kept, settled, lost)
 	}

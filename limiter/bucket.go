@@ -42,14 +42,15 @@ func (l *limit) advance(b *bucket, t *timeline, elapsed int64, now Time) {
 	}
 }
 
-// fits reports whether a cost can be charged now.
-func (l *limit) fits(b bucket, r *ring, cost int64) bool {
+// fits reports whether a cost can be charged now and leave the headroom free.
+func (l *limit) fits(b bucket, r *ring, cost, headroom int64) bool {
 	if l.zero {
 		return l.Closed && cost == 0
 	}
 	if cost == 0 {
 		return true
 	}
+	cost += headroom // what must be left free is room that the cost takes, too
 	switch l.Algorithm {
 	case TokenBucket:
 		return !l.full.less(b.level().add(mulWide(cost, l.window)))
@@ -86,7 +87,7 @@ func (l *limit) currentPeriod(b bucket, now Time) int64 {
 }
 
 // wait returns the nanoseconds until a cost fits that does not fit now, without other
-// charges. The cost must not exceed the capacity.
+// charges. The cost includes the headroom, and must not exceed the capacity.
 func (l *limit) wait(b bucket, r *ring, cost int64, now Time) int64 {
 	switch l.Algorithm {
 	case TokenBucket:
@@ -107,12 +108,13 @@ const concurrencyRetry = 1e9
 // unreachableRetry is the retry time if only the owner can decide, in nanoseconds.
 const unreachableRetry = 1e9
 
-// denialReason returns why a cost that does not fit is denied.
-func (l *limit) denialReason(cost int64) Reason {
+// denialReason returns why a cost of a class that does not fit is denied.
+func (l *limit) denialReason(cost int64, class Priority) Reason {
+	room := l.capacity - l.headroom[class]
 	switch {
-	case l.Closed, cost > l.capacity && cost <= l.FullCapacity:
+	case l.Closed, cost > room && cost <= l.FullCapacity-l.Headroom.Units(class, l.FullCapacity):
 		return OwnerUnreachable
-	case cost > l.capacity || l.Amount == 0:
+	case cost > room || l.Amount == 0:
 		return ExceedsCapacity
 	default:
 		return LimitExceeded

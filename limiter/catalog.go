@@ -159,6 +159,17 @@ func (l *Limit) validate() (problems []error) {
 	if l.Slices > SlicesOff {
 		bad("slices", "is unknown")
 	}
+	if h := l.Headroom; h.Standard < 0 || h.Batch < h.Standard || h.Batch > wholeCapacity {
+		bad("headroom", "must be between 0 and 100 %%, and for batch at least that for standard, got %d and %d millionths", h.Standard, h.Batch)
+	}
+	if q := l.Queue; q != (Queue{}) {
+		if q.MaxWait < MinMaxWait || q.MaxWait > MaxMaxWait {
+			bad("queue", "max_wait must be from 1ms to 10m, got %s", q.MaxWait)
+		}
+		if q.MaxDepth < 1 || q.MaxDepth > MaxMaxDepth {
+			bad("queue", "max_depth must be from 1 to %d, got %d", MaxMaxDepth, q.MaxDepth)
+		}
+	}
 	switch {
 	case l.Algorithm == Concurrency:
 		if l.Window != 0 {
@@ -186,7 +197,7 @@ func (l *Limit) identity() string {
 	for _, s := range [...]string{l.Name, string(l.Dimension), zone} {
 		b = append(append(b, s...), 0)
 	}
-	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), int64(l.StartDay), int64(l.StartMinute), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity, boolInt(l.Async), boolInt(l.Hidden), int64(l.Slices)} {
+	for _, n := range [...]int64{int64(l.Algorithm), l.Amount, int64(l.Window), int64(l.Calendar), int64(l.StartDay), int64(l.StartMinute), l.Burst, boolInt(l.Shadow), boolInt(l.Degrade), int64(l.Unreachable), boolInt(l.Closed), l.FullCapacity, boolInt(l.Async), boolInt(l.Hidden), int64(l.Slices), l.Headroom.Standard, l.Headroom.Batch, int64(l.Queue.MaxWait), l.Queue.MaxDepth} {
 		b = append(strconv.AppendInt(b, n, 10), 0)
 	}
 	return string(b)

@@ -125,7 +125,10 @@ func (d *decoder) part() decoder {
 func (d *decoder) bool() bool { return d.upTo(1, "flag") == 1 }
 
 // string reads a name of at most 256 bytes.
-func (d *decoder) string(what string) string { return string(d.bytes(256, what)) }
+func (d *decoder) string(what string) string { return string(d.bytes(maxNameBytes, what)) }
+
+// maxNameBytes bounds names of tiers, limits and zones.
+const maxNameBytes = 256
 
 // bytes reads a string without copying it.
 func (d *decoder) bytes(limit int, what string) []byte {

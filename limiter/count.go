@@ -36,6 +36,9 @@ type CountRequest struct {
 	Window Window // must be valid, see [Window.Validate]
 	// ID makes the request idempotent. Requests without one are not remembered.
 	ID string
+	// Throttle, if it is set, is in place of Window and Limit: the hits are taken from a token
+	// bucket, all or none. GiveBack and Try must not be set.
+	Throttle Throttle
 	// Limit is compared with the usage, from 0 to [MaxAmount]. It is not part of the
 	// counter's name or of the request's identity.
 	Limit int64
@@ -65,8 +68,13 @@ type CountResult struct {
 	// End is the end of the window in Unix nanoseconds, and Reset the time until
 	// then in nanoseconds, at least 1.
 	End, Reset int64
-	// Over means that Used is more than the request's limit, or that Full is set.
+	// Over means that Used is more than the request's limit, or that Full is set. Of a
+	// throttle, it means that nothing was taken.
 	Over bool
+	// Of a throttle: Remaining is what its bucket has, in whole tokens, and RetryAfter when it
+	// has enough, in nanoseconds, if Over is set: -1 if it never has. End and Reset are when
+	// the bucket is full, and Reset may be 0. Used is not set.
+	Remaining, RetryAfter int64
 	// Full means that there was no room for a new counter and nothing was counted.
 	Full bool
 	// Waits means that nothing was counted because of [CountRequest].Try.
@@ -81,7 +89,7 @@ type CountResult struct {
 }
 
 // Count adds the hits of q to a counter, even beyond the limit of q, and reports the
-// counter in d. Windows are those of [Window.Bounds]; one that is open stays open
+// counter in d. From a throttle it takes them only if its bucket has as many. Windows are those of [Window.Bounds]; one that is open stays open
 // until its end even if the clock steps back. A request of 0 hits creates no state.
 // Repeating q.ID returns the same result for 30 s, or for 10 minutes if q.Force is
 // set. The error is a [*FieldError], [ErrClosed], or matches [ErrConflict].
@@ -98,7 +106,7 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 	}
 	now = p.tick(now)
 	d.Rate, d.AskerShare = 0, 0
-	if !q.Force {
+	if !q.Force && !q.Throttle.IsSet() { // which is not lent, so that only its owner decides
 		d.Rate, d.AskerShare = p.sample(now, root, &Request{Key: q.Key, Model: counterMark, Asker: q.Asker, TakesSlice: q.TakesSlice})
 	}
 	var id idKey
@@ -109,10 +117,17 @@ func (p *partition) count(now Time, root uint64, q *CountRequest, d *CountResult
 			if entry.body != body || entry.state() != idCount {
 				return &ConflictError{"the id was used for another request"}
 			}
-			d.set(q, now, bucket{hi: entry.value[1], lo: uint64(entry.value[0])})
+			if b := (bucket{hi: entry.value[1], lo: uint64(entry.value[0])}); q.Throttle.IsSet() {
+				d.setThrottle(q.Throttle, q.Throttle.missing(b, uint64(q.Throttle.Count), now), now)
+			} else {
+				d.set(q, now, b)
+			}
 			d.Replayed, d.Change, d.Large = true, p.seq, true
 			return nil
 		}
+	}
+	if q.Throttle.IsSet() {
+		return p.throttle(now, root, q, d, id, body)
 	}
 	var buf [maxCounterName]byte
 	window := string(q.Window.appendName(buf[:0]))
@@ -201,6 +216,9 @@ func (q *CountRequest) digest() uint32 {
 	h := mixString(counterDigest, q.Key)
 	for _, n := range [...]int64{int64(q.Window.Unit), q.Window.multiple(), q.Hits, boolInt(q.GiveBack)} {
 		h = mix(h, uint64(n))
+	}
+	if t := q.Throttle; t.IsSet() {
+		h = mix(mix(mix(h, uint64(t.Capacity)), uint64(t.Count)), uint64(t.Period))
 	}
 	return uint32(h)
 }

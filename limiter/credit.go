@@ -65,7 +65,7 @@ func (p *partition) creditLeft(scope, model string, l *limit, now Time) int64 {
 // takeCredit sets the part of the cost that the limit has no room for, and reports whether
 // what is left of the credit covers it.
 func (a *assessment) takeCredit() bool {
-	room := max(0, a.limit.room(*a.bucket, a.ring))
+	room := max(0, a.limit.room(*a.bucket, a.ring)-a.headroom)
 	a.credited = a.cost - min(a.cost, room)
 	if a.credited > a.credit || a.limit.Algorithm == Concurrency || a.limit.Closed {
 		a.credited = 0

@@ -9,6 +9,11 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	if err := p.begin(d); err != nil {
 		return err
 	}
+	if r.Priority != NoPriority {
+		if err := r.checkPriority(); err != nil {
+			return err
+		}
+	}
 	now = p.tick(now)
 	if !r.Force {
 		d.Rate, d.AskerShare = p.sample(now, root, r)
@@ -30,23 +35,9 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 		}
 	}
 	allExist := p.assemble(d, r, now)
-	requested := r.OutputTokens
-	if reserve && requested < 0 {
-		requested = r.Plan.DefaultOutput
-	}
-	outcome, granted, err := p.grant(d, r, requested, reserve)
+	r, outcome, granted, err := p.decideCost(d, r, reserve)
 	if err != nil {
 		return err
-	}
-	if outcome == Denied && reserve && r.EstimatedInput && d.exceedsCapacity() {
-		reduced := *r
-		if requested, err = p.reduceEstimate(d, &reduced, requested); err != nil {
-			return err
-		}
-		if outcome, granted, err = p.grant(d, &reduced, requested, reserve); err != nil {
-			return err
-		}
-		r = &reduced
 	}
 	d.Tier, d.PolicyVersion, d.Replayed = r.Plan.Tier, r.Plan.Version, false
 	d.Reason, d.RetryAfter, d.GrantedOutputTokens, d.Status = NoReason, 0, 0, NoStatus
@@ -91,11 +82,31 @@ func (p *partition) decide(now Time, root uint64, r *Request, d *Decision, reser
 	}
 	if !reserve {
 		p.tellCheck(root, r, false, now)
+		p.countCheck(root, r, false)
 	}
 	d.Outcome, d.GrantedOutputTokens = outcome, granted
 	p.reportLimits(d, r, now)
 	d.Binding = d.tightest(reserve)
 	return nil
+}
+
+// decideCost assesses a request, and returns it with its estimate reduced if that is above
+// what the limits could ever admit.
+func (p *partition) decideCost(d *Decision, r *Request, reserve bool) (_ *Request, o Outcome, granted int64, err error) {
+	requested := r.OutputTokens
+	if reserve && requested < 0 {
+		requested = r.Plan.DefaultOutput
+	}
+	o, granted, err = p.grant(d, r, requested, reserve)
+	if err == nil && o == Denied && reserve && r.EstimatedInput && d.exceedsCapacity() {
+		reduced := *r
+		if requested, err = p.reduceEstimate(d, &reduced, requested); err != nil {
+			return r, 0, 0, err
+		}
+		r = &reduced
+		o, granted, err = p.grant(d, r, requested, reserve)
+	}
+	return r, o, granted, err
 }
 
 // grant assesses a request. The outcome of a reserve is Degraded if it fits with less
@@ -143,7 +154,7 @@ func (p *partition) repeat(entryID uint32, entry *idEntry, body uint32, r *Reque
 		p.seq++
 	}
 	if entry.isReservation() {
-		p.replayReservation(entry, r.Key, d, now)
+		p.replayReservation(entry, r.Key, r.class(), d, now)
 	} else {
 		p.replayCheck(entry, r, d, now)
 	}
@@ -284,26 +295,27 @@ func (p *partition) chargedAt(a *assessment, now Time) int64 {
 // peek reports every limit of a plan without changing its state.
 func (p *partition) peek(now Time, r *Request, d *Decision) {
 	now = p.tick(now)
+	class := r.class()
 	*d = Decision{Outcome: Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: d.Limits[:0], assessments: d.assessments}
 	for i := range r.Plan.Count {
 		level := &r.Plan.Levels[i]
 		if level.Limits != nil {
-			p.peekSet(d, level.Limits.schema, r.Key[:level.End], "", now)
+			p.peekSet(d, level.Limits.schema, r.Key[:level.End], "", class, now)
 		}
 		if level.Model != nil {
-			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), now)
+			p.peekSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), class, now)
 		}
 	}
 	d.Binding = d.tightest(true)
 }
 
-func (p *partition) peekSet(d *Decision, s *schema, scope, model string, now Time) {
+func (p *partition) peekSet(d *Decision, s *schema, scope, model string, class Priority, now Time) {
 	_, rec := p.find(scope, model)
 	for _, l := range s.limits {
 		var scratch ring
 		st := LimitState{Scope: scope}
 		b, r := p.peekBucket(rec, l, &scratch, now)
-		l.reportBucket(&st, &b, r, now)
+		l.reportBucket(&st, &b, r, class, now)
 		if p.records.first.credited {
 			st.Credit = p.creditLeft(scope, model, l, now)
 		}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// reportBucket fills in the state of a limit from its bucket.
-func (l *limit) reportBucket(st *LimitState, b *bucket, r *ring, now Time) {
+// reportBucket fills in the state of a limit from its bucket, for a class.
+func (l *limit) reportBucket(st *LimitState, b *bucket, r *ring, class Priority, now Time) {
 	var used, reset int64
 	if l.Algorithm == TokenBucket && b.hi == 0 && b.lo != 0 && l.Amount != 0 { // the usual case: one division each
 		level := b.level()
@@ -17,9 +17,11 @@ func (l *limit) reportBucket(st *LimitState, b *bucket, r *ring, now Time) {
 		used, reset = l.used(*b, r), l.reset(*b, r, now)
 	}
 	st.Name, st.Dimension, st.Algorithm, st.Shadow, st.Hidden = l.Name, l.Dimension, l.Algorithm, l.Shadow, l.Hidden
-	st.Limit, st.Capacity = l.Amount, l.capacity
+	st.Definition, st.Limit, st.Capacity = l.id, l.Amount, l.capacity
 	remaining := l.capacity - used // negative in debt
-	st.Remaining, st.Debt = max(remaining, 0), max(-remaining, 0)
+	st.Headroom = l.headroom[class]
+	st.Remaining, st.Debt = max(remaining-st.Headroom, 0), max(-remaining, 0)
+	st.Queue, st.Wait = l.Queue, 0
 	st.Window, st.ResetAt = l.Window, reset
 	if l.Calendar != NoCalendar {
 		w := l.windowAt(reset - 1)
@@ -31,9 +33,10 @@ func (l *limit) reportBucket(st *LimitState, b *bucket, r *ring, now Time) {
 func (p *partition) reportLimits(d *Decision, r *Request, now Time) {
 	d.makeRoom(len(d.assessments))
 	d.Limits = d.Limits[:len(d.assessments)]
+	class := r.class()
 	for i := range d.assessments {
 		a, st := &d.assessments[i], &d.Limits[i]
-		a.limit.reportBucket(st, a.bucket, a.ring, now)
+		a.limit.reportBucket(st, a.bucket, a.ring, class, now)
 		st.Scope = r.Key[:r.Plan.Levels[a.level].End]
 		st.Cost, st.Reserved, st.Exceeded, st.PerModel = a.cost, 0, a.reason != NoReason, a.model
 	}
@@ -97,7 +100,8 @@ func (p *partition) deny(d *Decision, now Time) {
 		wait := int64(-1)
 		switch a.reason {
 		case LimitExceeded:
-			wait = max(1, a.limit.wait(*a.bucket, a.ring, a.cost, now))
+			wait = max(1, a.limit.wait(*a.bucket, a.ring, a.cost+a.headroom, now))
+			d.Limits[i].Wait = time.Duration(wait)
 		case OwnerUnreachable:
 			wait = unreachableRetry
 		}
@@ -130,8 +134,8 @@ func denyFull(d *Decision, reason Reason, wait int64) {
 }
 
 // replayReservation fills in d with the decision of a known reservation.
-func (p *partition) replayReservation(entry *idEntry, key string, d *Decision, now Time) {
-	p.reportReservation(entry, key, d, now)
+func (p *partition) replayReservation(entry *idEntry, key string, class Priority, d *Decision, now Time) {
+	p.reportReservation(entry, key, class, d, now)
 	d.Outcome, d.Replayed = entry.outcome(), true
 	d.Status = Held // as in the first answer
 	var it chargeIterator
@@ -179,13 +183,13 @@ func (entry *idEntry) checkCost(r *Request, dimension Dimension) (cost int64) {
 
 // reportReservation fills in d with the state of a reservation and of its limits as of
 // now.
-func (p *partition) reportReservation(entry *idEntry, key string, d *Decision, now Time) {
+func (p *partition) reportReservation(entry *idEntry, key string, class Priority, d *Decision, now Time) {
 	p.reportEntry(entry, d)
 	d.makeRoom(int(p.reservations.at(entry.reservation()).count))
 	var it chargeIterator
 	for it.start(p, entry, key); it.next(); {
 		p.advanceOnce(&it, now)
-		p.reportCharge(&it, d, now)
+		p.reportCharge(&it, class, d, now)
 	}
 }
 
@@ -207,7 +211,7 @@ func (d *Decision) makeRoom(n int) {
 
 // reportCharge appends the limit of a charge to d, as of now. Its record must have been
 // advanced to now. d must have room.
-func (p *partition) reportCharge(it *chargeIterator, d *Decision, now Time) {
+func (p *partition) reportCharge(it *chargeIterator, class Priority, d *Decision, now Time) {
 	d.Limits = d.Limits[:len(d.Limits)+1]
 	st, c := &d.Limits[len(d.Limits)-1], it.charge
 	st.Scope, st.Cost, st.Reserved, st.PerModel = it.scope(), c.charged-c.dropped, c.estimate, false
@@ -217,10 +221,10 @@ func (p *partition) reportCharge(it *chargeIterator, d *Decision, now Time) {
 		st.Reserved = 0 // was not charged
 	}
 	if it.bucket != nil {
-		it.limit.reportBucket(st, it.bucket, p.ringOf(it.limit, *it.bucket, now), now)
+		it.limit.reportBucket(st, it.bucket, p.ringOf(it.limit, *it.bucket, now), class, now)
 		return
 	}
 	var b bucket // the record was removed, because nothing of it was used
 	it.limit.advance(&b, nil, 0, now)
-	it.limit.reportBucket(st, &b, nil, now)
+	it.limit.reportBucket(st, &b, nil, class, now)
 }

@@ -15,7 +15,7 @@ func fullLimit(t *testing.T) Limit {
 	l := Limit{
 		Name: "n", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Window: time.Hour, Calendar: Day, Zone: time.FixedZone("Z", 3600),
 		Burst: 4, Shadow: true, Degrade: true, Unreachable: Open, Async: true, Hidden: true, Slices: SlicesClients, Closed: true, FullCapacity: 5,
-		StartDay: 6, StartMinute: 7,
+		StartDay: 6, StartMinute: 7, Headroom: Headroom{8, 9}, Queue: Queue{10, 11},
 	}
 	v := reflect.ValueOf(l)
 	for i := range v.NumField() {
@@ -121,6 +121,8 @@ func TestSnapshotKeepsEveryFieldOfALimit(t *testing.T) {
 		{Name: "calendar", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Calendar: Day, StartMinute: 24*60 - 1, Zone: time.FixedZone("Z", 3600), Shadow: true, Unreachable: Closed},
 		{Name: "month", Dimension: "d", Algorithm: FixedWindow, Amount: 3, Calendar: Month, StartDay: 31},
 		{Name: "lent", Dimension: "d", Algorithm: SlidingWindow, Amount: 3, Window: time.Hour, Slices: SlicesOff, Async: true},
+		{Name: "classes", Dimension: "d", Algorithm: SlidingWindow, Amount: 3, Window: time.Hour, Hidden: true, Headroom: Headroom{8, 9}, Queue: Queue{time.Minute, 11}},
+		{Name: "queue", Dimension: "d", Algorithm: SlidingWindow, Amount: 3, Window: time.Hour, Queue: Queue{time.Minute, 11}},
 	}
 	e := New(Options{})
 	set, err := e.Catalog().LimitSet(limits)

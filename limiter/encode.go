@@ -25,6 +25,10 @@ const (
 // slicesShift is where Slices is in the number of a limit's flags.
 const slicesShift = 2
 
+// waitFlag is set in the number of a limit's flags if its headroom and queue follow. Versions
+// that know none cannot have the policy that sets them.
+const waitFlag = 1 << 4
+
 // stateEncoder writes items with the state of a partition. Times are relative to now.
 type stateEncoder struct {
 	encoder
@@ -39,6 +43,7 @@ type stateEncoder struct {
 	limits  bitset // definitions that are written, by id
 	schemas bitset
 	tiers   map[string]uint64 // numbers of the names that are written
+	name    []byte            // scratch space
 }
 
 // define begins a definition.
@@ -86,7 +91,15 @@ func (s *stateEncoder) useLimit(l *limit) {
 	d.bool(l.Closed)
 	d.int(l.FullCapacity)
 	// One number, which earlier versions read if nothing is hidden, or lent in another way.
-	d.uint(uint64(boolInt(l.Async) | boolInt(l.Hidden)<<1 | int64(l.Slices)<<slicesShift))
+	flags := uint64(boolInt(l.Async) | boolInt(l.Hidden)<<1 | int64(l.Slices)<<slicesShift)
+	if l.Headroom == (Headroom{}) && l.Queue == (Queue{}) {
+		d.uint(flags)
+		return
+	}
+	d.uint(flags | waitFlag)
+	for _, n := range [...]int64{l.Headroom.Standard, l.Headroom.Batch, int64(l.Queue.MaxWait), l.Queue.MaxDepth} {
+		d.int(n)
+	}
 }
 
 func (s *stateEncoder) useSchema(of *schema) {
@@ -104,15 +117,32 @@ func (s *stateEncoder) useSchema(of *schema) {
 	}
 }
 
-// useTier writes the name of a tier with a number, if it is not written yet.
-func (s *stateEncoder) useTier(name string) {
-	if _, ok := s.tiers[name]; ok {
-		return
+// useTier writes the name of the tier of terms, and that of their rates, with a number, if
+// they are not written yet. It returns the number.
+func (s *stateEncoder) useTier(t *terms) uint64 {
+	s.name = t.appendNames(s.name[:0])
+	if number, ok := s.tiers[string(s.name)]; ok {
+		return number
 	}
-	s.tiers[name] = uint64(len(s.tiers))
+	number := uint64(len(s.tiers))
+	s.tiers[string(s.name)] = number
 	d := s.define(tagTier)
-	d.uint(s.tiers[name])
-	d.string(name)
+	d.uint(number)
+	d.string(string(s.name))
+	return number
+}
+
+// namesEnd separates the names of a tier and of rates. No name has it.
+const namesEnd = "\x00"
+
+// appendNames appends the names of the tier and of the rates, in one text. Without the latter,
+// it is that of versions that know none.
+func (t *terms) appendNames(b []byte) []byte {
+	b = append(b, t.tier...)
+	if t.Name != "" && len(t.tier)+1+len(t.Name) <= maxNameBytes {
+		b = append(append(b, namesEnd...), t.Name...)
+	}
+	return b
 }
 
 // record writes a record after the tag of its item. It must have been advanced to s.now,

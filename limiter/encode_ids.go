@@ -7,7 +7,7 @@ package limiter
 func (s *stateEncoder) entry(entry *idEntry) {
 	p := s.p
 	if entry.isReservation() {
-		s.useTier(p.terms.at(entry.terms()).tier)
+		s.useTier(p.terms.at(entry.terms()))
 		var it chargeIterator
 		for it.start(p, entry, ""); it.next(); {
 			s.useLimit(p.engine.catalog.limit(it.charge.limit))
@@ -40,7 +40,7 @@ func (s *stateEncoder) reservation(entry *idEntry) {
 	p := s.p
 	res := p.reservations.at(entry.reservation())
 	terms := p.terms.at(entry.terms())
-	s.uint(s.tiers[terms.tier])
+	s.uint(s.useTier(terms))
 	s.fixed(terms.version)
 	// One number, which earlier versions read if nothing is estimated or a slice.
 	s.uint(uint64(boolInt(entry.is(flagDegraded)) | boolInt(res.estimated)<<1 | boolInt(res.slice)<<2))

@@ -36,6 +36,8 @@ type Options struct {
 	// of limits, because what is charged from slices is not known by call, and it keeps the
 	// key, id and model of every live reservation.
 	Ledger Ledger
+	// CountUsage counts what calls are charged, for [Engine.Usage].
+	CountUsage bool
 }
 
 func (o Options) withDefaults() Options {
@@ -63,6 +65,7 @@ type Engine struct {
 	maxPerRoot     int
 	sampler        *sampler // nil: hot keys are not counted
 	ledger         Ledger   // nil: none
+	usages         *usages  // nil: usage is not counted
 	keys           *quota
 	ids            *idPool
 	copiedKeys     *quota // of closed partitions
@@ -93,6 +96,10 @@ func New(o Options) *Engine {
 	}
 	e.idSeed = maphash.String(e.seed, "ids")
 	e.ledger = o.Ledger
+	if o.CountUsage {
+		e.usages = &usages{}
+		e.usages.counters.Store(&map[usageName]*usageCounter{})
+	}
 	if o.HotKeys {
 		e.sampler = newSampler(e.seed)
 	}
@@ -190,10 +197,20 @@ func (e *Engine) WithdrawCheck(now Time, r *Request, d *Decision) error {
 	return s.withdrawCheck(now, root, r, d)
 }
 
-// Peek reports the state of the limits of r without changing it. The costs and
-// the id of r are ignored.
+// Peek reports the state of the limits of r, for its class, without changing it. The costs
+// and the id of r are ignored.
 func (e *Engine) Peek(now Time, r *Request, d *Decision) {
 	s, _ := e.lock(r.Key)
 	defer s.Unlock()
 	s.peek(now, r, d)
+}
+
+// Preview decides r as Check or, if reserve is set, as Reserve would, but charges nothing,
+// creates nothing and remembers nothing: also a known id is decided anew. In d are the outcome,
+// the reason and the limits with the cost of r, before it is charged. The errors are those of
+// Reserve.
+func (e *Engine) Preview(now Time, r *Request, reserve bool, d *Decision) error {
+	s, _ := e.lock(r.Key)
+	defer s.Unlock()
+	return s.preview(now, r, reserve, d)
 }

@@ -41,11 +41,12 @@ func numberError(field string, n int64, problem string) *FieldError {
 	return &FieldError{Field: field, Value: strconv.FormatInt(n, 10), Problem: problem}
 }
 
-// ConflictError matches [ErrConflict] and says what the conflict is.
+// ConflictError matches [ErrConflict] and says what the conflict is, without its code: each
+// API names that in its own form.
 type ConflictError struct{ Problem string }
 
 // Error implements error.
-func (e *ConflictError) Error() string { return "request_id_conflict: " + e.Problem }
+func (e *ConflictError) Error() string { return e.Problem }
 
 // Is reports whether target is [ErrConflict].
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }

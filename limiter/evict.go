@@ -226,6 +226,10 @@ func (p *partition) returnQuota() {
 	p.keyQuota = 0
 }
 
+// Crowded reports whether there is little room for new keys, so that Sweep should be called
+// every 10 ms: it makes room before calls have to. It takes no lock.
+func (e *Engine) Crowded() bool { return e.keys.left.Load() < 4*e.reserve }
+
 // keepReserve evicts records of the root with the most, until a part of MaxKeys is free or
 // that root is within its share, so that calls of other roots need not wait for its lock.
 func (e *Engine) keepReserve(now Time) (removed int) {

@@ -92,6 +92,7 @@ func (p *partition) keep(slice *idEntry, root uint64, key string, k *Kept, now T
 	if entry == nil {
 		p.stats.keptCharged++
 		p.chargeCosts(slice, key, k.Costs, now)
+		p.countForGood(root, slice, k)
 		return
 	}
 	p.stats.kept++
@@ -124,6 +125,16 @@ func (p *partition) holdKept(entryID uint32, slice *idEntry, keyHash uint64, k *
 	p.heapPush(entryID)
 }
 
+// countForGood counts a reservation that is not kept: its estimate is what it is charged.
+func (p *partition) countForGood(root uint64, slice *idEntry, k *Kept) {
+	terms, r := p.terms.at(slice.terms()), k.Request
+	n, err := Estimate{}.amounts(r.InputTokens, k.Granted, max(r.Choices, 1))
+	var v vector
+	if err == nil && terms.cost(n, extras{}, r.basis(&terms.Rates, true), &v) == nil {
+		p.countUse(root, slice, Used{}, usedBy(n, &v, &terms.Rates))
+	}
+}
+
 // chargeCosts charges the costs of a reservation that is not kept for good.
 func (p *partition) chargeCosts(slice *idEntry, key string, costs []int64, now Time) {
 	var it chargeIterator
@@ -141,7 +152,7 @@ func (p *partition) chargeKept(entry *idEntry, it *chargeIterator, k *Kept, i in
 	c := p.appendCharge(entry, int(it.block.scopeEnd[it.i])+1)
 	l, b, cost := it.limit, it.bucket, k.Costs[i]
 	c.limit, c.handle, c.estimate, c.at = l.id, it.charge.handle, cost, notCharged
-	if !it.pins || b == nil || l.Shadow && !l.fits(*b, p.ringOf(l, *b, now), cost) {
+	if !it.pins || b == nil || l.Shadow && !l.fits(*b, p.ringOf(l, *b, now), cost, 0) {
 		return
 	}
 	var dropped int64

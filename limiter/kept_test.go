@@ -68,7 +68,7 @@ func (x *reserver) kept(id string, input, output int64, left time.Duration) limi
 func (x *reserver) giveBack(now limiter.Time, spent []int64, kept ...limiter.Kept) {
 	x.t.Helper()
 	var d limiter.Decision
-	if err := x.Return(now, "acme", "slice", spent, kept, &d); err != nil || d.Change == 0 || !d.Large {
+	if err := x.Return(now, "acme", "slice", spent, kept, limiter.Used{}, &d); err != nil || d.Change == 0 || !d.Large {
 		x.t.Fatalf("Return() = %v with change %d, large %v, want no error and a large change", err, d.Change, d.Large)
 	}
 }
@@ -264,7 +264,7 @@ func TestReturnErrorsOfKept(t *testing.T) {
 		{[]int64{-1, 0, 0, 0, 0}, []limiter.Kept{good}, fmt.Sprintf("spent: must be from 0 to the %d that were lent of limit rpm of acme, got -1", most[0])},
 	} {
 		var d limiter.Decision
-		if err := x.Return(noon, "acme", "slice", tt.spent, tt.kept, &d); err == nil || err.Error() != tt.want || d.Change != 0 {
+		if err := x.Return(noon, "acme", "slice", tt.spent, tt.kept, limiter.Used{}, &d); err == nil || err.Error() != tt.want || d.Change != 0 {
 			t.Errorf("Return() = %v with change %d, want %s", err, d.Change, tt.want)
 		}
 	}
@@ -456,7 +456,7 @@ func TestReturnOfReservesAfterLease(t *testing.T) {
 	k := x.kept("kept", 200, 60, 20*time.Second)
 	var d limiter.Decision
 	now := noon.Add(4 * time.Second)
-	if err := x.Return(now, "acme", "slice", nothing, []limiter.Kept{k}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
+	if err := x.Return(now, "acme", "slice", nothing, []limiter.Kept{k}, limiter.Used{}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 		t.Errorf("Return() = %v, want %v", err, limiter.ErrUnknownReservation)
 	}
 	if err := x.Cancel(now, "acme", "kept", &d); !errors.Is(err, limiter.ErrUnknownReservation) || !strings.Contains(err.Error(), "unknown") {
@@ -478,7 +478,7 @@ func TestReturnOfKeptDoesNotAllocate(t *testing.T) {
 		if ok, err := x.Lend(now, x.request, x.loan, &d); err != nil || !ok {
 			t.Fatalf("Lend() = %v, %v", ok, err)
 		}
-		if err := x.Return(now, "acme", "slice", nothing, list, &d); err != nil {
+		if err := x.Return(now, "acme", "slice", nothing, list, limiter.Used{}, &d); err != nil {
 			t.Fatalf("Return() = %v", err)
 		}
 	}
@@ -516,7 +516,7 @@ func BenchmarkReturnOfKept(b *testing.B) {
 			b.Fatalf("Lend() = %v, %v", ok, err)
 		}
 		b.StartTimer()
-		if err := x.Return(now, "acme", "slice", nothing, kept, &d); err != nil {
+		if err := x.Return(now, "acme", "slice", nothing, kept, limiter.Used{}, &d); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -133,7 +133,8 @@ func TestLedgerLendsNoSlices(t *testing.T) {
 }
 
 // TestLedgerIsTheSpend: after any calls, and after the state has moved to another member, the
-// last charges of all calls in the ledger are what the limits have counted.
+// last charges of all calls in the ledger are what the limits have counted, and so is what the
+// members have counted as usage.
 func TestLedgerIsTheSpend(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := &books{}
@@ -142,7 +143,7 @@ func TestLedgerIsTheSpend(t *testing.T) {
 		part := limiter.PartitionOf("acme")
 		for i := range owners {
 			catalog := limiter.NewCatalog()
-			owners[i] = limiter.New(limiter.Options{Catalog: catalog, Ledger: b})
+			owners[i] = limiter.New(limiter.Options{Catalog: catalog, Ledger: b, CountUsage: true})
 			set, err := catalog.LimitSet([]limiter.Limit{monthly()})
 			if err != nil {
 				t.Fatal(err)
@@ -190,6 +191,15 @@ func TestLedgerIsTheSpend(t *testing.T) {
 		var sum int64
 		for _, spend := range b.last {
 			sum += spend
+		}
+		var counted int64
+		for _, e := range owners {
+			for _, total := range e.Usage() {
+				counted += total.Charged.Spend - total.Refunded.Spend
+			}
+		}
+		if want := used(d.Limits[0]); counted != want {
+			t.Fatalf("what was charged less what was refunded is %d, want %d; the ledger was told:\n%s", counted, want, strings.Join(b.lines, "\n"))
 		}
 		if want := used(d.Limits[0]); sum != want {
 			t.Fatalf("the ledger has a spend of %d, want %d; it was told:\n%s", sum, want, strings.Join(b.lines, "\n"))

@@ -61,7 +61,7 @@ var errSliceID = &ConflictError{"the id is that of a slice"}
 // [slice.Kept], the slice counts as spent in full at the end of its lease.
 //
 // It lends nothing, changes no usage and returns false if the engine has a [Ledger], if r would
-// be denied, degraded or forced, a limit of r has [SlicesOff], or l.Client is set and a limit that r costs something
+// be denied, degraded or forced, a limit of r has [SlicesOff] or headroom, or l.Client is set and a limit that r costs something
 // has not [SlicesClients]; if less than a fifth of a limit's capacity is left, or the slice
 // would hold fewer than four calls, see [slice.Size]; if the lease would be shorter than
 // [slice.LeastLease]; if no enforced limit bounds the slice; or if the root has its share of
@@ -102,6 +102,9 @@ func (p *partition) lend(now Time, root uint64, r *Request, l *Loan, d *Decision
 	p.reportLimits(d, r, now)
 	d.Binding = d.tightest(l.Reserve)
 	p.chargeSlice(now, entry, r, l, d)
+	if !l.Reserve {
+		p.reservations.at(entry.reservation()).setSliceChecks(r, l.Calls)
+	}
 	return true, nil
 }
 
@@ -232,7 +235,7 @@ func (d *Decision) sliceCalls(l *Loan, lease time.Duration) int64 {
 	for i := range d.assessments {
 		a := &d.assessments[i]
 		switch {
-		case a.limit.Slices == SlicesOff:
+		case a.limit.Slices == SlicesOff || a.limit.Headroom != Headroom{}:
 			return 0
 		case !a.isLent():
 			continue

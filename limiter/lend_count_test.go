@@ -67,17 +67,17 @@ func TestLendCount(t *testing.T) {
 	n.countHits(noon, &limiter.CountRequest{Key: "acme", Window: fits.Window, Limit: 1000, Hits: 800, GiveBack: true}, 499)
 	var d limiter.Decision
 	for _, spent := range [][]int64{{500}, {-1}, {}, {1, 1}} {
-		if err := n.Return(noon, "acme", "slice", spent, nil, &d); err == nil {
+		if err := n.Return(noon, "acme", "slice", spent, nil, limiter.Used{}, &d); err == nil {
 			t.Errorf("Return() of %d = nil, want an error", spent)
 		}
 	}
 	kept := []limiter.Kept{{Request: &limiter.Request{Key: "acme", ID: "r"}, Costs: []int64{1}, Left: time.Second}}
-	if err := n.Return(noon, "acme", "slice", []int64{0}, kept, &d); err == nil {
+	if err := n.Return(noon, "acme", "slice", []int64{0}, kept, limiter.Used{}, &d); err == nil {
 		t.Error("Return() with a reservation = nil, want an error: it is of a counter")
 	}
 	n.returnSlice(noon, "acme", "slice", 40)
 	n.countHits(noon, perHour(0), 40)
-	if err := n.Return(noon, "acme", "slice", []int64{0}, nil, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
+	if err := n.Return(noon, "acme", "slice", []int64{0}, nil, limiter.Used{}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 		t.Errorf("Return() again = %v", err)
 	}
 	if over := perHour(1000); over.Limit > 0 {
@@ -201,7 +201,7 @@ func TestCountBooks(t *testing.T) {
 				for id, amount := range lent {
 					spent := r.Int64N(amount + 1)
 					var d limiter.Decision
-					err := n.Return(now, "acme", id, []int64{spent}, nil, &d)
+					err := n.Return(now, "acme", id, []int64{spent}, nil, limiter.Used{}, &d)
 					switch {
 					case errors.Is(err, limiter.ErrUnknownReservation):
 						spent = amount // its lease is over

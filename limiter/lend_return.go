@@ -13,7 +13,8 @@ import (
 // Return ends the slice id of key: it takes back all that was charged for it, as if it had
 // never been lent, and charges as of now what was spent of each limit, in the order of
 // [Loan].Amounts, and the reservations that are kept. Of a limit in shadow mode as much may be
-// spent as so many calls cost, and no more is charged than fits.
+// spent as so many calls cost, and no more is charged than fits. For [Engine.Usage], used is
+// what reserves have used that have ended; of checks it is known from what was spent.
 //
 // Each of kept becomes a reservation as if [Engine.Reserve] had made it now, with its costs
 // and what is left of its lease, so that a repeated reserve gets the same decision, and that
@@ -24,20 +25,20 @@ import (
 // The error is [ErrUnknownReservation] if no such slice is lent: it was returned before, its
 // lease is over, and it was charged in full, or it never was. Then nothing changes, and a
 // caller need not try again. Any other error changes nothing either: a [*FieldError] if an
-// amount is negative or more than was lent, with what is kept, or the number of limits is
-// another, if reservations are kept of a slice of a counter, or if a reservation cannot have
+// amount is negative or more than was lent, with what is kept, used is no amount, or the number
+// of limits is another, if reservations are kept of a slice of a counter, or if a reservation cannot have
 // been made from the slice; [ErrClosed]; or one that matches [ErrConflict] if the id is not
 // that of a slice, or that of a slice of another key.
 //
 // d gets Change and Large, and no decision, also with [ErrUnknownReservation]: the change of an
 // earlier return may be no other node's yet.
-func (e *Engine) Return(now Time, key, id string, spent []int64, kept []Kept, d *Decision) error {
+func (e *Engine) Return(now Time, key, id string, spent []int64, kept []Kept, used Used, d *Decision) error {
 	s, root := e.lock(key)
 	defer s.Unlock()
-	return s.returnSlice(now, root, key, id, spent, kept, d)
+	return s.returnSlice(now, root, key, id, spent, kept, used, d)
 }
 
-func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []int64, kept []Kept, d *Decision) error {
+func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []int64, kept []Kept, used Used, d *Decision) error {
 	if err := p.begin(d); err != nil {
 		return err
 	}
@@ -62,6 +63,10 @@ func (p *partition) returnSlice(now Time, root uint64, key, id string, spent []i
 	if err := p.checkSpent(entry, key, spent, kept, now); err != nil {
 		return err
 	}
+	if err := checkUsed(&used); err != nil {
+		return err
+	}
+	p.countSpent(root, entry, spent, used)
 	p.takeBack(entryID, key, now)
 	for i := range kept {
 		p.keep(entry, root, key, &kept[i], now)
@@ -127,6 +132,7 @@ func (p *partition) expireSlice(entryID uint32, now Time) {
 		}
 		p.finalize(&it)
 	}
+	p.countSpent(p.accounts.at(entry.account()).root, entry, nil, Used{})
 	p.forgetSlice(entryID)
 	p.stats.slicesExpired++
 }

@@ -44,7 +44,7 @@ func TestSliceSurvivesSnapshots(t *testing.T) {
 	twin.Requests = b.Calls
 	other.check(noon.Add(3030*time.Millisecond-1), twin)
 	now = noon.Add(4 * time.Second)
-	if err := again.Return(now, "acme", "b", []int64{1, 1, 1}, nil, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
+	if err := again.Return(now, "acme", "b", []int64{1, 1, 1}, nil, limiter.Used{}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 		t.Errorf("Return() after the lease = %v, want %v", err, limiter.ErrUnknownReservation)
 	}
 	sameLimits(t, "at the restored engine", now, again, other, q, twin)
@@ -80,7 +80,7 @@ func TestHeirHasSlices(t *testing.T) {
 		heir.Open(acme, 1000)
 		var d limiter.Decision
 		for _, n := range []*node{owner, heir} {
-			err := n.Return(now.Add(time.Millisecond), "acme", "slice", []int64{5, 5, 5}, nil, &d)
+			err := n.Return(now.Add(time.Millisecond), "acme", "slice", []int64{5, 5, 5}, nil, limiter.Used{}, &d)
 			if ended := what != "lent"; ended != errors.Is(err, limiter.ErrUnknownReservation) || !ended && err != nil {
 				t.Errorf("Return() of a slice that is %s = %v", what, err)
 			}
@@ -152,7 +152,7 @@ func TestManySlicesExpireAtOnce(t *testing.T) {
 	now := noon.Add(4 * time.Second)
 	var d limiter.Decision
 	for i := slices - 1; i >= 0; i-- {
-		if err := n.Return(now, "acme", strconv.Itoa(i), []int64{1}, nil, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
+		if err := n.Return(now, "acme", strconv.Itoa(i), []int64{1}, nil, limiter.Used{}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 			t.Fatalf("Return(%d) = %v, want %v", i, err, limiter.ErrUnknownReservation)
 		}
 	}
@@ -213,7 +213,7 @@ func TestRateOfAHotKey(t *testing.T) {
 
 // settleNothing makes a call that is neither a check nor a reserve.
 func (n *node) settleNothing(now limiter.Time, d *limiter.Decision) {
-	_ = n.Return(now, "acme", "none", nil, nil, d)
+	_ = n.Return(now, "acme", "none", nil, nil, limiter.Used{}, d)
 }
 
 func boolToInt(b bool) int {
@@ -241,7 +241,7 @@ func TestLendDoesNotAllocate(t *testing.T) {
 				t.Fatalf("Lend() = %v, %v", ok, err)
 			}
 			if back = !back; back {
-				if err := n.Return(now, "acme", "slice", spent, nil, &d); err != nil {
+				if err := n.Return(now, "acme", "slice", spent, nil, limiter.Used{}, &d); err != nil {
 					t.Fatalf("Return() = %v", err)
 				}
 			}
@@ -272,7 +272,7 @@ func BenchmarkLend(b *testing.B) {
 		if ok, err := n.Lend(noon, r, l, &d); err != nil || !ok {
 			b.Fatalf("Lend() = %v, %v", ok, err)
 		}
-		if err := n.Return(noon, "acme", "slice", spent, nil, &d); err != nil {
+		if err := n.Return(noon, "acme", "slice", spent, nil, limiter.Used{}, &d); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -40,7 +40,7 @@ func (n *node) lend(now limiter.Time, r *limiter.Request, id string) *limiter.Lo
 func (n *node) returnSlice(now limiter.Time, key, id string, spent ...int64) {
 	n.t.Helper()
 	var d limiter.Decision
-	if err := n.Return(now, key, id, spent, nil, &d); err != nil || d.Change == 0 || !d.Large {
+	if err := n.Return(now, key, id, spent, nil, limiter.Used{}, &d); err != nil || d.Change == 0 || !d.Large {
 		n.t.Fatalf("Return(%s) = %v with change %d, large %v, want no error and a large change", id, err, d.Change, d.Large)
 	}
 }
@@ -206,7 +206,7 @@ func TestReturn(t *testing.T) {
 			spent := min(spent, calls)
 			at := now
 			var d limiter.Decision
-			err := n.Return(now, "acme", "slice", []int64{spent, spent, spent}, nil, &d)
+			err := n.Return(now, "acme", "slice", []int64{spent, spent, spent}, nil, limiter.Used{}, &d)
 			if over := after >= 3020*time.Millisecond; over != errors.Is(err, limiter.ErrUnknownReservation) || !over && err != nil {
 				t.Fatalf("Return() after %v = %v", after, err)
 			} else if over {
@@ -219,7 +219,7 @@ func TestReturn(t *testing.T) {
 				sameLimits(t, what, now.Add(later), n, other, r, &twin)
 			}
 			before := n.peek(now, r)
-			if err := n.Return(now, "acme", "slice", []int64{spent, spent, spent}, nil, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
+			if err := n.Return(now, "acme", "slice", []int64{spent, spent, spent}, nil, limiter.Used{}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 				t.Errorf("Return() again = %v, want %v", err, limiter.ErrUnknownReservation)
 			} else if d.Change == 0 || !d.Large {
 				t.Errorf("Return() again has change %d, large %v, want that of the return that ended the slice", d.Change, d.Large)
@@ -247,11 +247,11 @@ func TestReturnErrors(t *testing.T) {
 		{"acme/alice", "slice", []int64{1, l.Amounts[1] + 1}, "spent: must be from 0 to the 499 that were lent of limit fixed_window of acme/alice, got 500"},
 		{"acme/alice", "slice", []int64{-1, 0}, "spent: must be from 0 to the 499 that were lent of limit token_bucket of acme/alice, got -1"},
 		{"acme/alice", "slice", []int64{1}, "spent: must have as many amounts as the slice has limits, 2, got 1"},
-		{"acme/bob", "slice", []int64{1, 1}, "request_id_conflict: the slice is of another key"},
-		{"acme/alice", "reservation", []int64{1, 1}, "request_id_conflict: the id is not that of a slice"},
+		{"acme/bob", "slice", []int64{1, 1}, "the slice is of another key"},
+		{"acme/alice", "reservation", []int64{1, 1}, "the id is not that of a slice"},
 		{"acme/alice", "never", []int64{1, 1}, limiter.ErrUnknownReservation.Error()},
 	} {
-		if err := n.Return(noon, tt.key, tt.id, tt.spent, nil, &d); err == nil || err.Error() != tt.want || d.Change != 0 && tt.id != "never" {
+		if err := n.Return(noon, tt.key, tt.id, tt.spent, nil, limiter.Used{}, &d); err == nil || err.Error() != tt.want || d.Change != 0 && tt.id != "never" {
 			t.Errorf("Return(%s, %s, %v) = %v with change %d, want %s", tt.key, tt.id, tt.spent, err, d.Change, tt.want)
 		}
 	}
@@ -280,7 +280,7 @@ func TestReturnErrors(t *testing.T) {
 	if ok, err := n.Lend(noon, r, &limiter.Loan{ID: "other", Share: 1000, Holders: 1}, &d); ok || !errors.Is(err, limiter.ErrClosed) {
 		t.Errorf("Lend() in a closed partition = %v, %v, want %v", ok, err, limiter.ErrClosed)
 	}
-	if err := n.Return(noon, r.Key, "slice", []int64{1, 1}, nil, &d); !errors.Is(err, limiter.ErrClosed) {
+	if err := n.Return(noon, r.Key, "slice", []int64{1, 1}, nil, limiter.Used{}, &d); !errors.Is(err, limiter.ErrClosed) {
 		t.Errorf("Return() in a closed partition = %v, want %v", err, limiter.ErrClosed)
 	}
 	n.Open(acme, 0)

@@ -119,8 +119,13 @@ type Limit struct {
 	// Hidden asks front doors not to show the numbers of the limit to callers. It changes
 	// no decision.
 	Hidden bool
-	// Slices says who may hold slices of the limit.
+	// Slices says who may hold slices of the limit. Nobody may if the limit has Headroom, since
+	// a slice does not tell classes apart.
 	Slices Slices
+	// Headroom is what the calls of a class must leave free.
+	Headroom Headroom
+	// Queue says whether calls may wait. It changes no decision.
+	Queue Queue
 
 	// The following fields are set for decisions in fallback, and never by a policy.
 
@@ -141,6 +146,9 @@ const MaxAmount = amount.Max
 // dollar per million tokens, fees in millionths of a US dollar. All are between 0 and
 // [MaxAmount].
 type Rates struct {
+	// Name is the entry of the price list that has these rates: a model, or a pattern of
+	// several. "" if none is, or the one for all models.
+	Name                                      string
 	Priced                                    bool // whether the model has a price
 	InputPrice, CachedInputPrice, OutputPrice int64
 	// Prices of input that is written to a cache: for five minutes or an unknown time,

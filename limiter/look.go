@@ -55,7 +55,7 @@ type RunningCharge struct {
 // lookStep is how many ids are visited under one hold of a lock.
 const lookStep = 256
 
-// Look reports the state of r.Key and at most that many of its reservations. It changes
+// Look reports the state of r.Key, as interactive calls see it, and at most that many of its reservations. It changes
 // nothing. It visits all ids of the partition, 256 under one hold of its lock, so that the
 // reservations and the slices are not those of one instant. The error is [ErrClosed].
 func (e *Engine) Look(now Time, r *Request, most int, k *KeyState) error {
@@ -65,7 +65,9 @@ func (e *Engine) Look(now Time, r *Request, most int, k *KeyState) error {
 		return ErrClosed
 	}
 	var d Decision
-	s.peek(now, r, &d)
+	all := *r
+	all.Priority = Interactive
+	s.peek(now, &all, &d)
 	*k = KeyState{Limits: d.Limits, Tier: d.Tier, Version: d.PolicyVersion, Lent: make([]int64, len(d.Limits)), CreditEnds: make([]int64, len(d.Limits))}
 	now.Mono = s.mono
 	s.creditEnds(now, r, k)

@@ -84,6 +84,7 @@ func (m *machine) request() *limiter.Request {
 		Costs:        []limiter.Cost{{Dimension: "images", Amount: m.draw("images", 0, m.scale/2)}},
 		Force:        rapid.IntRange(0, 5).Draw(m.t, "force") == 0,
 		ServiceTier:  m.serviceTier(),
+		Priority:     rapid.SampledFrom([]limiter.Priority{limiter.NoPriority, limiter.NoPriority, limiter.Interactive, limiter.Standard, limiter.Batch}).Draw(m.t, "priority"),
 	}
 }
 
@@ -304,7 +305,7 @@ func (m *machine) retry() {
 // peek compares the state of every limit.
 func (m *machine) peek() {
 	for _, key := range m.keys {
-		r := &limiter.Request{Key: key, Model: "m", Plan: m.plans[key]}
+		r := &limiter.Request{Key: key, Model: "m", Plan: m.plans[key], Priority: limiter.Priority(m.draw("priority of peek", 0, 3))}
 		var got limiter.Decision
 		m.Peek(m.clock(), r, &got)
 		m.same("Peek("+key+")", got, nil, m.model.Peek(m.now, r), nil)

@@ -61,6 +61,7 @@ type memory struct {
 	credits      uint32       // records of credits
 	labels       uint32       // reservations with a label
 	forLedger    *ledgerMemory
+	lastUsage    *usageCounter // the one used last, or nil
 }
 
 func newPartition(e *Engine) partition {
@@ -74,6 +75,7 @@ type assessment struct {
 	rec       *record // nil if there is no record yet
 	ring      *ring
 	cost      int64
+	headroom  int64  // that the class of the request must leave free
 	recordID  uint32 // of rec
 	pos       uint8  // of bucket in rec
 	level     uint8  // index in the plan's levels
@@ -100,19 +102,20 @@ func (p *partition) assemble(d *Decision, r *Request, now Time) (allExist bool) 
 	}
 	d.assessments = d.assessments[:0]
 	allExist = true
+	class := r.class()
 	for i := range r.Plan.Count {
 		level := &r.Plan.Levels[i]
 		if level.Limits != nil {
-			allExist = p.assembleSet(d, level.Limits.schema, r.Key[:level.End], "", uint8(i), now) && allExist
+			allExist = p.assembleSet(d, level.Limits.schema, r.Key[:level.End], "", uint8(i), class, now) && allExist
 		}
 		if level.Model != nil {
-			allExist = p.assembleSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), uint8(i), now) && allExist
+			allExist = p.assembleSet(d, level.Model.schema, r.Key[:level.End], r.stateModel(), uint8(i), class, now) && allExist
 		}
 	}
 	return allExist
 }
 
-func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, level uint8, now Time) bool {
+func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, level uint8, class Priority, now Time) bool {
 	if len(s.limits) == 0 {
 		return true
 	}
@@ -129,7 +132,7 @@ func (p *partition) assembleSet(d *Decision, s *schema, scope, model string, lev
 	for i, l := range s.limits {
 		a := &d.assessments[from+i]
 		a.limit, a.rec, a.recordID, a.pos, a.level, a.model = l, rec, recordID, uint8(i), level, model != ""
-		a.ring, a.reason, a.credit = nil, NoReason, 0
+		a.ring, a.reason, a.credit, a.headroom = nil, NoReason, 0, l.headroom[class]
 		if p.records.first.credited {
 			a.credit = p.creditLeft(scope, model, l, now)
 		}
@@ -191,7 +194,7 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 			continue
 		case unpriced && l.dim == dimSpend:
 			a.reason = NoPrice
-		case l.fits(*a.bucket, a.ring, a.cost):
+		case l.fits(*a.bucket, a.ring, a.cost, a.headroom):
 			continue
 		case r.Force:
 			if err := l.checkRange(l.used(*a.bucket, a.ring), a.cost); err != nil {
@@ -201,7 +204,7 @@ func (p *partition) assess(d *Decision, r *Request, output int64, reserve bool) 
 		case a.credit > 0 && a.takeCredit():
 			continue
 		default:
-			a.reason = l.denialReason(a.cost)
+			a.reason = l.denialReason(a.cost, r.class())
 		}
 		if l.Shadow {
 			continue

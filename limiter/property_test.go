@@ -121,6 +121,10 @@ func drawLimit(t *rapid.T, name string, a limiter.Algorithm) limiter.Limit {
 	l := limiter.Limit{Name: name, Algorithm: a, Dimension: limiter.Concurrent}
 	l.Shadow = rapid.IntRange(0, 5).Draw(t, "shadow") == 0
 	l.Closed = !l.Shadow && rapid.IntRange(0, 9).Draw(t, "closed") == 0
+	if rapid.IntRange(0, 2).Draw(t, "has headroom") == 0 {
+		l.Headroom.Standard = rapid.SampledFrom([]int64{0, 1, 100_000, 333_333}).Draw(t, "headroom of standard")
+		l.Headroom.Batch = rapid.SampledFrom([]int64{l.Headroom.Standard, 400_000, 999_999, 1_000_000}).Draw(t, "headroom of batch")
+	}
 	l.Amount = rapid.SampledFrom([]int64{0, 1, 2, 3, 5}).Draw(t, "slots")
 	if a == limiter.Concurrency {
 		return l

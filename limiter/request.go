@@ -26,6 +26,13 @@ type Plan struct {
 	DefaultOutput int64 // output tokens of a reserve that names none
 	BoundOutput   bool  // such a reserve must be run with its grant as its bound; for callers of the engine
 	Version       uint64
+
+	// Weight is the share of the key among those that wait at a limit, see package line. 0
+	// means 1.
+	Weight int64
+	// Priority is the class of calls that ask for none, and HighestPriority the most urgent
+	// one that calls may ask for. NoPriority means Standard and Interactive.
+	Priority, HighestPriority Priority
 }
 
 // Level is one level of a key that has a tier.
@@ -83,6 +90,10 @@ type Request struct {
 	// with it. A Reserve is charged with it if it is above 1, because a discount that was
 	// asked for may not be given.
 	ServiceTier string
+
+	// Priority is the class that the call asks for, see [Plan].Class. A class above the highest
+	// of the plan is refused with a [*FieldError]. It is not part of the request's identity.
+	Priority Priority
 
 	// Attempt identifies one attempt among several with the same ID, so that it can
 	// be withdrawn. An attempt 0 cannot be. It is not part of the request's identity.
@@ -247,11 +258,21 @@ type LimitState struct {
 	Dimension Dimension
 	Scope     string // key path of the level
 	Algorithm Algorithm
-	Limit     int64         // amount per window
-	Capacity  int64         // the most that one request can take: burst or limit
-	Remaining int64         // 0 in debt
-	Debt      int64         // usage beyond the capacity
-	Window    time.Duration // nominal length; of the current window for calendars; 0 for concurrency
+	// Definition is the number of the definition of the limit in the [Catalog]. States with
+	// the same number have the same Name, Dimension, Algorithm, Limit, Capacity, Shadow,
+	// Hidden and Queue and, unless windows follow a calendar, the same Window. No other
+	// definition gets it later. 0: unknown.
+	Definition uint32
+	Limit      int64 // amount per window
+	Capacity   int64 // the most that one request can take: burst or limit
+	// Remaining is what the class of the request may still use: Headroom is left out. It is 0
+	// in debt.
+	Remaining int64
+	// Headroom is what the class of the request must leave free. It is 0 after Settle and
+	// Cancel, which have no class.
+	Headroom int64
+	Debt     int64         // usage beyond the capacity
+	Window   time.Duration // nominal length; of the current window for calendars; 0 for concurrency
 	// ResetAt is when usage would be zero without further requests, in Unix
 	// nanoseconds; 0 for concurrency.
 	ResetAt int64
@@ -270,4 +291,9 @@ type LimitState struct {
 	// Exceeded means that this limit denies the request, or would if it were not in
 	// shadow mode.
 	Exceeded bool
+	// Wait is how long until this limit alone would admit the request if no other came first.
+	// It is set where Exceeded is, after a denial with [LimitExceeded], else 0.
+	Wait time.Duration
+	// Queue is [Limit].Queue.
+	Queue Queue
 }

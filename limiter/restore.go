@@ -147,7 +147,11 @@ func (d *restorer) limit(zone func(string) (*time.Location, error)) {
 	l.Burst, l.Shadow, l.Degrade = d.int(), d.bool(), d.bool()
 	l.Unreachable = Unreachable(d.upTo(uint64(Open), "unreachable"))
 	l.Closed, l.FullCapacity = d.bool(), d.int()
-	flags := d.upTo(uint64(SlicesOff)<<slicesShift|3, "flags of a limit")
+	flags := d.upTo(waitFlag|uint64(SlicesOff)<<slicesShift|3, "flags of a limit")
+	if flags&waitFlag != 0 {
+		flags &^= waitFlag
+		l.Headroom, l.Queue = Headroom{d.int(), d.int()}, Queue{time.Duration(d.int()), d.int()}
+	}
 	l.Async, l.Hidden, l.Slices = flags&1 != 0, flags&2 != 0, Slices(flags>>slicesShift)
 	switch {
 	case d.err != nil:

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -142,7 +143,7 @@ func (d *restorer) enqueue(entryID uint32, entry *idEntry, places *[2]uint32) {
 
 func (d *restorer) reservation(entry *idEntry) {
 	number := d.uint()
-	tier, known := d.tiers[number]
+	names, known := d.tiers[number]
 	if d.err == nil && !known {
 		d.fail("tier %d is not defined", number)
 	}
@@ -175,7 +176,8 @@ func (d *restorer) reservation(entry *idEntry) {
 			d.fail("usage of a lease is out of range")
 		}
 	}
-	t := terms{Rates: Rates{Priced: d.bool()}, tier: tier, version: version}
+	tier, rates, _ := strings.Cut(names, namesEnd)
+	t := terms{Rates: Rates{Name: rates, Priced: d.bool()}, tier: tier, version: version}
 	for _, n := range t.numbers() {
 		*n = d.natural("rate")
 	}

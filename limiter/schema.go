@@ -37,10 +37,11 @@ type limit struct {
 	dim      uint8
 	zero     bool // admits no cost: the amount is 0, or the limit is closed
 	capacity int64
-	window   int64 // ns
-	full     wide  // capacity in units x ns
-	sub      int64 // length of a sliding window's sub-window, ns
-	large    int64 // costs from here on make a decision Large
+	window   int64            // ns
+	full     wide             // capacity in units x ns
+	sub      int64            // length of a sliding window's sub-window, ns
+	headroom [Batch + 1]int64 // by class, in units; that of NoPriority is 0
+	large    int64            // costs from here on make a decision Large
 	span     atomic.Pointer[span]
 }
 
@@ -99,6 +100,9 @@ func (c *Catalog) limitLocked(l Limit) *limit {
 	}
 	if l.Algorithm == TokenBucket {
 		n.full = mulWide(n.capacity, n.window)
+	}
+	for _, c := range Priorities {
+		n.headroom[c] = l.Headroom.Units(c, n.capacity)
 	}
 	n.large = max(n.capacity/100+boolInt(n.capacity%100 != 0), 1)
 	if l.Async || l.Shadow {

@@ -28,7 +28,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		if u.Final && finalDigest(u) != res.ttl {
 			return &ConflictError{"the reservation was settled with other numbers"}
 		}
-		p.reportReservation(entry, u.Key, d, now) // a repeated settle, or late progress
+		p.reportReservation(entry, u.Key, NoPriority, d, now) // a repeated settle, or late progress
 		d.repeats(p)
 		return nil
 	}
@@ -52,11 +52,13 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		if u.Final {
 			p.finalize(&it)
 		}
-		p.reportCharge(&it, d, now)
+		p.reportCharge(&it, NoPriority, d, now)
 	}
 	p.tellSettled(root, entry, u, n, x, &v, now)
+	counted := p.countedUse(entry)
 	switch {
 	case u.Final:
+		p.countUse(root, entry, counted, usedBy(n, &v, &terms.Rates))
 		p.end(entryID, entry, idSettled, now)
 		res.ttl = finalDigest(u)
 		p.setExtras(entry, extras{})
@@ -64,6 +66,7 @@ func (p *partition) settle(now Time, root uint64, u *Usage, d *Decision) error {
 		res.progress = n
 		p.setExtras(entry, x)
 		entry.set(flagPermanent) // a caller uses the reservation
+		p.countUse(root, entry, counted, p.countedUse(entry))
 		if entry.state() == idHeld {
 			entry.due = satAdd(res.ttl, now.Mono)
 			p.heapFix(int(entry.next))
@@ -91,11 +94,12 @@ func (p *partition) cancel(now Time, root uint64, key, id string, d *Decision) e
 		p.entryChanged(entryID)
 		p.refundAll(entry, key, now)
 		p.tellCancelled(root, entry, now)
+		p.countUse(root, entry, p.countedUse(entry), Used{})
 		p.end(entryID, entry, idCancelled, now)
 	default:
 		d.repeats(p)
 	}
-	p.reportReservation(entry, key, d, now)
+	p.reportReservation(entry, key, NoPriority, d, now)
 	return nil
 }
 
@@ -379,6 +383,7 @@ func (p *partition) expireCharging(entryID uint32, asCharged bool, now Time) {
 	p.heapRemove(entryID)
 	p.pushEnded(entryID, now)
 	entry.setState(idExpired)
+	p.countUse(p.accounts.at(entry.account()).root, entry, Used{}, p.countedUse(entry))
 	p.expired++
 	p.stats.expired++
 }

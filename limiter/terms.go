@@ -35,7 +35,7 @@ func (t *terms) hash() uint32 {
 	for _, n := range t.extraNumbers() {
 		h = mix(h, uint64(*n))
 	}
-	h = mixString(h, t.ServiceTiers.table)
+	h = mixString(mixString(h, t.ServiceTiers.table), t.Name)
 	return uint32(h)
 }
 
@@ -113,7 +113,7 @@ func (s *sharedTerms) release(id uint32) {
 		return
 	}
 	s.index.remove(c.hash(), id)
-	c.tier = ""
+	c.tier, c.Name = "", ""
 	s.free = append(s.free, id)
 	if s.last == id {
 		s.last = 0

@@ -13,7 +13,8 @@ import (
 // The attempts that got the answer of an entry are listed by tags: those of a
 // reservation in the reservation, and those of a check in the bits of its costs that no
 // cost has. Two attempts of one id have the same tag with a probability of 2^-32 or, of
-// a check, 1/63. Then a withdrawal of one that did not arrive withdraws the other.
+// a check, if their ids are the same modulo 63. Then a withdrawal of one that did not arrive
+// withdraws the other.
 const (
 	checkTags    = 3 // as many attempts as the client library makes
 	checkTagBits = 6
@@ -26,7 +27,8 @@ const (
 func (entry *idEntry) attemptTag(attempt, version uint64) uint32 {
 	tag := mix(attempt, version)
 	if !entry.isReservation() {
-		return uint32(tag%(1<<checkTagBits-1)) + 1
+		const tags = 1<<checkTagBits - 1
+		return uint32((attempt%tags+mix(0, version)%tags)%tags) + 1
 	}
 	return max(uint32(tag), 1)
 }
@@ -155,7 +157,9 @@ func (p *partition) withdrawReservation(now Time, entryID uint32, entry *idEntry
 		p.deleteEntry(entryID)
 	case idExpired:
 		p.refundAll(entry, key, now)
-		p.tellCancelled(p.accounts.at(entry.account()).root, entry, now)
+		root := p.accounts.at(entry.account()).root
+		p.tellCancelled(root, entry, now)
+		p.countUse(root, entry, p.countedUse(entry), Used{})
 		p.expired--
 		entry.setState(idCancelled)
 		p.buryEntry(entryID)
@@ -189,7 +193,9 @@ func (p *partition) refundCheck(now Time, entryID uint32, entry *idEntry, r *Req
 			a.refund(entry.checkCost(r, a.limit.Dimension), entry.age(now), now)
 		}
 	}
-	p.tellCheck(keypath.RootHash(r.Key), r, true, now)
+	root := keypath.RootHash(r.Key)
+	p.tellCheck(root, r, true, now)
+	p.countCheck(root, r, true)
 	p.buryEntry(entryID)
 }
 

@@ -32,11 +32,14 @@ func Run(o Options, events []bench.Event, final ...KeyUsage) (*Report, error) {
 func (a *Auditor) Report() *Report {
 	total := &Report{ClockSkew: a.options.ClockSkew}
 	var merge sync.Mutex
+	a.losses.Lock()
+	losses := a.losses.windows
+	a.losses.Unlock()
 	roots := make(chan *root) // unbuffered: a root is sent when a worker takes it
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
-			e := examiner{options: &a.options}
+			e := examiner{options: &a.options, losses: losses}
 			part := &Report{}
 			for r := range roots {
 				e.examine(r, part)
@@ -70,6 +73,7 @@ func (a *Auditor) Report() *Report {
 // examiner audits roots, one at a time. It reuses its memory.
 type examiner struct {
 	options     *Options
+	losses      []lossWindow
 	overChecker overChecker
 	roomChecker roomChecker
 	admissions  []admission
@@ -378,6 +382,7 @@ func (e *examiner) checkUnder(ra *rootAudit, n int32) {
 		e.positions.put(i, len(list))
 		list = ra.suspect(list, c, ch)
 	}
+	list = e.suspectDenied(list, ra, st)
 	var dones []int32
 	if !sortSuspects(list) {
 		dones = e.positions.dones(len(list)) // nil if the list has more than calls

@@ -492,3 +492,26 @@ func TestProgressRenewsTheLeaseFromItsRequest(t *testing.T) {
 		}
 	}
 }
+
+// Calls that waited for longer than the audit looks were charged at the end of their wait. So what is
+// too much is found, unless the answers do not say how long the calls waited.
+func TestOverAdmissionAfterLongWaits(t *testing.T) {
+	o := audit.Options{Limits: []audit.Limit{{Dimension: audit.Requests, Algorithm: audit.TokenBucket, Amount: 10, Window: time.Second}}}
+	for _, tt := range []struct {
+		name   string
+		answer bench.Answer
+		over   int64
+	}{
+		{"they say so", bench.Answer{Outcome: bench.Allowed, Waited: 5 * time.Second}, 9},
+		{"they do not", allowed, 0},
+		{"they are repeats", bench.Answer{Outcome: bench.Allowed, Waited: 5 * time.Second, Replayed: true}, 0},
+	} {
+		var events []bench.Event
+		for i := range 20 { // at once, after 5 s: 10, and one in 100 ms
+			events = append(events, event(bench.OpCheck, check("k", i, 1), 0, 5100*time.Millisecond, tt.answer))
+		}
+		if d := dimension(t, run(t, o, events), audit.Requests); d.Over != tt.over {
+			t.Errorf("%s: %d too many, want %d", tt.name, d.Over, tt.over)
+		}
+	}
+}

@@ -34,7 +34,7 @@ func (e *examiner) compareCharges(ra *rootAudit, n int32, report *Report) {
 			}
 			ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
 			finding.High += ch.high
-			if !timed || c.done <= int64(reported.Sent) {
+			if (!timed || c.done <= int64(reported.Sent)) && !e.mayBeLost(l, c, ch.low) {
 				finding.Low += ch.low
 			}
 		}
@@ -68,6 +68,22 @@ func (e *examiner) compareCharges(ra *rootAudit, n int32, report *Report) {
 		}
 	}
 	report.Charges = append(report.Charges, finding)
+}
+
+// A charge of less than 1/smallCharges of a limit is small.
+const smallCharges = 100
+
+// mayBeLost reports whether a charge to a limit may be lost: see [Auditor.AllowLoss].
+func (e *examiner) mayBeLost(l *Limit, c *call, charge int64) bool {
+	if charge >= (l.Amount+smallCharges-1)/smallCharges {
+		return false
+	}
+	for _, w := range e.losses {
+		if w.from <= c.done && c.done <= w.to {
+			return true
+		}
+	}
+	return false
 }
 
 // SettlePending is the reason of a suspect whose usage was accepted in fallback and may
@@ -119,10 +135,11 @@ func (e *examiner) refillBounds(ra *rootAudit, n int32, reported *KeyUsage) (low
 		}
 		ch := ra.charges(e.options, st.limitFor(c.request.caller), ra.callers[c.request.caller].model, c)
 		list = ra.suspect(list, c, ch)
-		if c.admitted && c.decider == 0 && c.done <= int64(reported.Sent) {
+		if c.admitted && c.decider == 0 && c.done <= int64(reported.Sent) && !e.mayBeLost(l, c, ch.least) {
 			least = append(least, admission{sent: c.sent, done: c.done, least: ch.least})
 		}
 	}
+	list = e.suspectDenied(list, ra, st)
 	e.suspects, e.admissions = list, least
 	sortSuspects(list)
 	if !e.roomChecker.reset(l, list, nil, max(ra.last, int64(reported.Done)), e.options.lateness()) {

@@ -23,9 +23,18 @@
 //     separately: OverAdmission.Amount is without it, WithFallback includes it, and
 //     BeyondBound is what exceeds the declared mode.
 //
+// A call that waited for a limit was charged after it had waited: between its request and
+// [bench.Answer].Waited, and its answer. So a long wait does not make the audit less precise.
+//
 // A request that failed may have been charged or not. One that was refused because of
 // overload ([bench.ErrOverloaded]) must not have been charged: if it was, the usage after
 // the run is a surplus.
+//
+// Neither must a call have been charged that was denied in fallback. But if its owner had
+// charged a check, it gives back only what a token bucket has not refilled since. So such a
+// check may count in a token bucket, and nowhere else.
+//
+// After [Auditor.AllowLoss] small charges around the failure of a node may be missing.
 //
 // A reservation counts with its estimate until its settle is sent or its lease may
 // have expired, and then with its usage, as if that had been charged from the start.

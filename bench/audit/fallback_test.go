@@ -137,3 +137,25 @@ func TestDeniedInFallbackIsNotCharged(t *testing.T) {
 		}
 	}
 }
+
+// What an owner had charged for a check that was denied in fallback may stay in a token bucket:
+// the bucket has refilled it since. A reserve is always given back in whole.
+func TestDeniedInFallbackMayStayInATokenBucket(t *testing.T) {
+	limit := requests(90)
+	limit.Algorithm, limit.Window = audit.TokenBucket, 24*time.Hour
+	for op, excess := range map[bench.Op][3]int64{bench.OpCheck: {0, 0, 1}, bench.OpReserve: {0, 3, 4}} {
+		denied := event(op, check("k", 1, 3), at(1), at(1)+ms/2, bench.Answer{Outcome: bench.Denied, Reason: "owner_unreachable", Route: "fallback", Owner: "a"})
+		events := []bench.Event{
+			event(bench.OpCheck, check("k", 0, 1), at(0), at(0)+ms/2, bench.Answer{Outcome: bench.Allowed, Route: "local", Owner: "b"}),
+			denied,
+		}
+		for i, used := range []int64{1, 4, 5} {
+			final := usedOf("k", audit.Requests, used)
+			final.Sent, final.Done = at(2), at(2)+ms/2
+			r := run(t, audit.Options{Limits: []audit.Limit{limit}, Members: 3}, events, final)
+			if d := dimension(t, r, audit.Requests); d.Compared != 1 || d.Excess != excess[i] || d.Missing != 0 {
+				t.Errorf("%v, %d used: %+v, want an excess of %d", op, used, d, excess[i])
+			}
+		}
+	}
+}

@@ -19,7 +19,15 @@ type Auditor struct {
 	members members
 	refused atomic.Int64 // events of calls that were refused because of overload
 	shards  [64]shard
+
+	losses struct {
+		sync.Mutex
+		windows []lossWindow
+	}
 }
+
+// lossWindow is from when until when small charges may be lost.
+type lossWindow struct{ from, to int64 }
 
 // New returns an auditor. The error joins all problems of the options.
 func New(o Options) (*Auditor, error) {
@@ -208,7 +216,18 @@ func (a *Auditor) recordOf(e *bench.Event) (record, string) {
 		r.answer = otherDenial
 		return r, reason
 	}
+	if !r.replayed { // else the time is that of the repeat
+		r.sent = min(r.sent+int64(max(e.Answer.Waited, 0)), r.done)
+	}
 	return r, ""
+}
+
+// AllowLoss says that a node failed: charges below 1 % of a limit that were answered from one
+// time of the log to the other may be lost. It is safe for concurrent use.
+func (a *Auditor) AllowLoss(from, to time.Duration) {
+	a.losses.Lock()
+	defer a.losses.Unlock()
+	a.losses.windows = append(a.losses.windows, lossWindow{int64(from), int64(to)})
 }
 
 // AddInitialUsage adds usage from before the run.

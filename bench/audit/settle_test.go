@@ -4,6 +4,7 @@ package audit_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/bucketring/bucketring/bench"
 	"github.com/bucketring/bucketring/bench/audit"
@@ -48,5 +49,45 @@ func TestPendingSettle(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Small charges that were answered shortly before a node failed may be lost, and others not.
+func TestAllowLoss(t *testing.T) {
+	for _, window := range []time.Duration{0, 24 * time.Hour} {
+		for _, tt := range []struct {
+			name          string
+			cost          int64
+			from, to      int
+			used, missing int64
+		}{
+			{"none is allowed", 9, 0, 0, 18, 9},
+			{"another time", 9, 20, 40, 18, 9},
+			{"one is lost", 9, 2, 3, 18, 0},
+			{"and one more", 9, 2, 3, 9, 9},
+			{"1 % of the limit", 10, 2, 3, 20, 10},
+		} {
+			l := requests(1000)
+			if l.Window = window; window > 0 {
+				l.Algorithm = audit.TokenBucket
+			}
+			a, err := audit.New(audit.Options{Limits: []audit.Limit{l}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				e := event(bench.OpCheck, check("k", i, tt.cost), at(i), at(i)+ms/2, allowed)
+				a.Add(&e)
+			}
+			if tt.to > 0 {
+				a.AllowLoss(at(tt.from), at(tt.to))
+			}
+			final := usedOf("k", audit.Requests, tt.used)
+			final.Sent, final.Done = at(5), at(5)+ms/2
+			a.AddFinalUsage(final)
+			if d := dimension(t, a.Report(), audit.Requests); d.Compared != 1 || d.Missing > tt.missing || d.Missing < tt.missing-1 || d.Excess != 0 { // the bucket refills less than one
+				t.Errorf("%s, window %s: %+v, want %d missing", tt.name, window, d, tt.missing)
+			}
+		}
 	}
 }

@@ -33,7 +33,7 @@ func (r *Report) write(w io.Writer) {
 		verdict = "NOT right"
 	}
 	fmt.Fprintf(w, "audit: the limiter was %s in %s answers to %s calls on %s\n",
-		verdict, amount.Group(r.Admitted+r.Denied), amount.Group(r.Calls), plural(r.Keys, "key"))
+		verdict, amount.Group(r.Admitted+r.Denied), amount.Group(r.Calls), amount.Plural(r.Keys, "key"))
 
 	var over, under, excess, missing, compared, limits, margin, beyond int64
 	var doubts, extra []string
@@ -50,9 +50,9 @@ func (r *Report) write(w io.Writer) {
 		}
 	}
 	if over == 0 {
-		fmt.Fprintf(w, "- no key was admitted more than its limit (%s, %s)\n", plural(r.Keys, "key"), plural(int64(len(r.Dimensions)), "dimension"))
+		fmt.Fprintf(w, "- no key was admitted more than its limit (%s, %s)\n", amount.Plural(r.Keys, "key"), amount.Plural(int64(len(r.Dimensions)), "dimension"))
 	} else {
-		fmt.Fprintf(w, "- %s of %s admitted too much:\n", amount.Group(over), plural(limits, "limit"))
+		fmt.Fprintf(w, "- %s of %s admitted too much:\n", amount.Group(over), amount.Plural(limits, "limit"))
 		for _, o := range r.Over[:min(len(r.Over), maxListed)] {
 			if o.Amount > 0 {
 				fmt.Fprintf(w, "  %s\n", o)
@@ -63,7 +63,7 @@ func (r *Report) write(w io.Writer) {
 		fmt.Fprintf(w, "  margin: calls took up to %v, so up to %s more in total would not be noticed\n", r.SlowestCall.Round(time.Microsecond), strings.Join(doubts, ", "))
 	}
 	if r.Fallback > 0 {
-		fmt.Fprintf(w, "- without the owner %s admitted (%s)", plural(r.Fallback, "call was", "calls were"), strings.Join(extra, ", "))
+		fmt.Fprintf(w, "- without the owner %s admitted (%s)", amount.Plural(r.Fallback, "call was", "calls were"), strings.Join(extra, ", "))
 		if beyond > 0 {
 			fmt.Fprint(w, ", MORE than declared:")
 		}
@@ -79,7 +79,7 @@ func (r *Report) write(w io.Writer) {
 	if under == 0 {
 		fmt.Fprintln(w, "- no call was denied that certainly had room")
 	} else {
-		fmt.Fprintf(w, "- %s denied that certainly had room:\n", plural(under, "call was", "calls were"))
+		fmt.Fprintf(w, "- %s denied that certainly had room:\n", amount.Plural(under, "call was", "calls were"))
 		for _, u := range r.Under[:min(len(r.Under), maxListed)] {
 			fmt.Fprintf(w, "  %s\n", u)
 		}
@@ -88,27 +88,27 @@ func (r *Report) write(w io.Writer) {
 	case compared == 0:
 		fmt.Fprintln(w, "- charges were not compared: the target did not report usage")
 	case excess == 0 && missing == 0:
-		fmt.Fprintf(w, "- every id was charged once (%s compared)\n", plural(compared, "limit"))
+		fmt.Fprintf(w, "- every id was charged once (%s compared)\n", amount.Plural(compared, "limit"))
 	default:
-		fmt.Fprintf(w, "- charges differ from the log (%s compared):\n", plural(compared, "limit"))
+		fmt.Fprintf(w, "- charges differ from the log (%s compared):\n", amount.Plural(compared, "limit"))
 		for _, c := range r.Charges[:min(len(r.Charges), maxListed)] {
 			fmt.Fprintf(w, "  %s\n", c)
 		}
 	}
 	if r.Failed > 0 {
-		fmt.Fprintf(w, "- %s no answer and may have been charged or not\n", plural(r.Failed, "request got", "requests got"))
+		fmt.Fprintf(w, "- %s no answer and may have been charged or not\n", amount.Plural(r.Failed, "request got", "requests got"))
 	}
 	if r.Refused > 0 {
-		fmt.Fprintf(w, "- %s refused because of overload and must not be charged\n", plural(r.Refused, "request was", "requests were"))
+		fmt.Fprintf(w, "- %s refused because of overload and must not be charged\n", amount.Plural(r.Refused, "request was", "requests were"))
 	}
 	if r.DuplicateAdmissions > 0 {
-		fmt.Fprintf(w, "- %s admitted more than once without an answer marked as a replay\n", plural(r.DuplicateAdmissions, "id was", "ids were"))
+		fmt.Fprintf(w, "- %s admitted more than once without an answer marked as a replay\n", amount.Plural(r.DuplicateAdmissions, "id was", "ids were"))
 	}
 	for _, reason := range slices.Sorted(maps.Keys(r.OtherDenials)) {
-		fmt.Fprintf(w, "- %s: %s, not judged\n", plural(r.OtherDenials[reason], "denial"), reason)
+		fmt.Fprintf(w, "- %s: %s, not judged\n", amount.Plural(r.OtherDenials[reason], "denial"), reason)
 	}
 	if r.Unjudged > 0 {
-		fmt.Fprintf(w, "- %s of calls without a known limit, not judged\n", plural(r.Unjudged, "denial"))
+		fmt.Fprintf(w, "- %s of calls without a known limit, not judged\n", amount.Plural(r.Unjudged, "denial"))
 	}
 }
 
@@ -138,7 +138,7 @@ func (o OverAdmission) String() string {
 // String returns one line.
 func (u WrongDenial) String() string {
 	return fmt.Sprintf("%s: %s denied, the first at %v with at least %s left of its limit of %s",
-		u.name(), plural(u.Calls, "call"), u.First.Round(time.Millisecond), quantity(u.Dimension, u.Room), u.limit())
+		u.name(), amount.Plural(u.Calls, "call"), u.First.Round(time.Millisecond), quantity(u.Dimension, u.Room), u.limit())
 }
 
 // String returns one line.
@@ -153,7 +153,7 @@ func (c ChargeMismatch) String() string {
 	}
 	line := fmt.Sprintf("%s: %s used, want %s: %s", c.name(), quantity(c.Dimension, c.Used), want, what)
 	if len(c.Suspects) > 0 {
-		line += fmt.Sprintf(" (%s, such as %q, %s)", plural(c.Suspected, "suspect"), c.Suspects[0].ID, c.Suspects[0].Why)
+		line += fmt.Sprintf(" (%s, such as %q, %s)", amount.Plural(c.Suspected, "suspect"), c.Suspects[0].ID, c.Suspects[0].Why)
 	}
 	return line
 }
@@ -198,7 +198,7 @@ func quantity(dimension string, n int64) string {
 	case Spend:
 		return formatValue(dimension, n)
 	case Concurrent:
-		return plural(n, "slot")
+		return amount.Plural(n, "slot")
 	default:
 		unit := strings.ReplaceAll(dimension, "_", " ")
 		if n == 1 {
@@ -214,16 +214,4 @@ func formatValue(dimension string, n int64) string {
 		return fmt.Sprintf("$%s.%s", amount.Group(n/1e6), cents+strings.Repeat("0", max(0, 2-len(cents))))
 	}
 	return amount.Group(n)
-}
-
-// plural returns "1 key" or "2 keys". many is for words whose plural is not just an s.
-func plural(n int64, one string, many ...string) string {
-	word := one
-	if n != 1 {
-		word = one + "s"
-		if len(many) > 0 {
-			word = many[0]
-		}
-	}
-	return amount.Group(n) + " " + word
 }

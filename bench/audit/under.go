@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/bucketring/bucketring/bench"
 )
 
 // suspect is a charge that may have taken room.
@@ -27,6 +29,24 @@ func (ra *rootAudit) suspect(list []suspect, c *call, ch charges) []suspect {
 	if ch.overrun > 0 {
 		r := &ra.reservations[c.reservation-1]
 		list = append(list, suspect{sent: r.firstUsage, done: r.settleDone, cost: ch.overrun, settled: ch.overrun, release: never})
+	}
+	return list
+}
+
+// suspectDenied adds the checks that were denied without their owner. If their owner had charged
+// one, it gives back what the token bucket has not refilled since, which may be nothing.
+func (e *examiner) suspectDenied(list []suspect, ra *rootAudit, st *limitState) []suspect {
+	if st.limit.algorithm() != TokenBucket {
+		return list
+	}
+	for _, r := range ra.deniedInFallback {
+		if r.op != bench.OpCheck {
+			continue
+		}
+		if l := st.limitFor(r.caller); l != nil {
+			cost := e.deniedCost(l, ra.callers[r.caller].model, r)
+			list = append(list, suspect{sent: r.sent, done: never, cost: cost, settled: cost, release: never})
+		}
 	}
 	return list
 }

@@ -60,6 +60,9 @@ type Options struct {
 	Binary string
 	// NodeArgs are further arguments of `bucketring serve` for each node.
 	NodeArgs []string
+	// Waiters makes limits for which calls wait, and a load of which many calls wait all the
+	// time.
+	Waiters bool
 	// Rate is the number of calls per second, without settles. 0 means DefaultRate.
 	Rate float64
 	// Seed makes the calls: the same seed makes the same calls.

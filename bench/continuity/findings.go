@@ -3,6 +3,7 @@
 package continuity
 
 import (
+	"strings"
 	"time"
 
 	"github.com/bucketring/bucketring/bench"
@@ -14,6 +15,7 @@ type Amounts struct {
 	Requests     int64 `json:"requests"`
 	Tokens       int64 `json:"tokens"`
 	Microdollars int64 `json:"microdollars"`
+	Slots        int64 `json:"slots,omitempty"` // of concurrency limits
 }
 
 func (a *Amounts) add(dimension string, n int64) {
@@ -24,6 +26,8 @@ func (a *Amounts) add(dimension string, n int64) {
 		a.Tokens += n
 	case audit.Spend:
 		a.Microdollars += n
+	case audit.Concurrent:
+		a.Slots += n
 	}
 }
 
@@ -31,6 +35,7 @@ func (a *Amounts) plus(b Amounts) {
 	a.Requests += b.Requests
 	a.Tokens += b.Tokens
 	a.Microdollars += b.Microdollars
+	a.Slots += b.Slots
 }
 
 // zero reports whether all amounts are 0.
@@ -124,7 +129,7 @@ func (t *tolerance) of(l *audit.LimitRef) int64 {
 	var sum int64
 	for i := range t.log.samples {
 		s := &t.log.samples[i]
-		if s.call.Key == l.Scope && s.result == admitted && s.done >= t.fault-window && s.sent <= t.applied+window {
+		if isBelow(s.call.Key, l.Scope) && s.result == admitted && s.done >= t.fault-window && s.sent <= t.applied+window {
 			sum += t.costOf(l, s)
 		}
 	}
@@ -148,7 +153,7 @@ func (t *tolerance) twice(l *audit.LimitRef) (sum int64) {
 	}
 	for i := range t.log.samples {
 		s := &t.log.samples[i]
-		if s.call.Key == l.Scope && s.op == bench.OpCheck && !s.exact() && s.sent <= t.applied && s.done >= t.fault {
+		if isBelow(s.call.Key, l.Scope) && s.op == bench.OpCheck && !s.exact() && s.sent <= t.applied && s.done >= t.fault {
 			sum += t.costOf(l, s)
 		}
 	}
@@ -167,6 +172,11 @@ func (t *tolerance) unknownAllowed() (n int64) {
 		}
 	}
 	return n
+}
+
+// isBelow reports whether a key is of a scope: its own, or that of its team.
+func isBelow(key, scope string) bool {
+	return strings.HasPrefix(key, scope) && (len(key) == len(scope) || key[len(scope)] == '/')
 }
 
 // findings sums up an audit.

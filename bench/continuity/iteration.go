@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -39,6 +40,7 @@ type Iteration struct {
 	OneRing time.Duration `json:"one_ring_ns,omitempty"`
 	// Messages are the most frequent messages of failed requests.
 	Messages []Message `json:"messages,omitempty"`
+	Waiting  *Waiting  `json:"waiting,omitempty"`
 
 	steady, during *hdrhistogram.Histogram
 }
@@ -82,7 +84,7 @@ const usageWait = 6 * time.Second
 
 // iterate runs the n-th iteration, from 0.
 func (r *campaignRun) iterate(ctx context.Context, n int) (*Iteration, error) {
-	load := newLoad(fmt.Sprintf("c%d", n), r.options.Seed+uint64(n), r.options.SplitFor+usualLease)
+	load := newLoad(fmt.Sprintf("c%d", n), r.classes(), r.options.Seed+uint64(n), r.options.SplitFor+usualLease)
 	victim := n%r.campaign.Nodes + 1
 	where, err := locate(ctx, r.cluster.HTTPAddrs()[0], load.keys)
 	if err != nil {
@@ -114,7 +116,7 @@ func (r *campaignRun) iterate(ctx context.Context, n int) (*Iteration, error) {
 		return sleepUntil(ctx, time.Now().Add(aftermath))
 	})
 	result, err := bench.Run(loadCtx, bench.Options{
-		Target: r.target, Workload: load, Arrivals: arrivals, MaxLag: time.Second,
+		Target: r.target, Workload: load, Arrivals: arrivals, MaxLag: time.Second, Timeout: r.timeout(),
 		OnEvent: func(e bench.Event) {
 			auditor.Add(&e)
 			log.add(&e)
@@ -125,7 +127,7 @@ func (r *campaignRun) iterate(ctx context.Context, n int) (*Iteration, error) {
 	}
 	f.shift(begin.Sub(result.Started))
 
-	report, err := r.finalAudit(ctx, auditor, load, result.Started)
+	report, slots, err := r.finalAudit(ctx, auditor, load, result.Started)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +139,10 @@ func (r *campaignRun) iterate(ctx context.Context, n int) (*Iteration, error) {
 		it.Problem = f.problem.Error()
 	}
 	it.count(log, result)
+	if r.options.Waiters {
+		it.Waiting = log.waiting()
+		it.Waiting.SlotsHeld = slots
+	}
 	it.Findings = *findings(report, &tolerance{promises[r.campaign.Kind], log, f.begin, f.applied, limits.Cost})
 	it.steady, it.during = log.latencies(warmup, f.begin), log.latencies(f.begin, f.end)
 	it.recover(r.campaign, log, f, where)
@@ -164,13 +170,30 @@ func (f *fault) shift(by time.Duration) {
 	}
 }
 
+// classes returns the classes of the keys.
+func (r *campaignRun) classes() []class {
+	if r.options.Waiters {
+		return waiterClasses
+	}
+	return classes
+}
+
+// timeout returns the time for a request; 0: the usual one.
+func (r *campaignRun) timeout() time.Duration {
+	if r.options.Waiters {
+		return waiterTimeout
+	}
+	return 0
+}
+
 // finalAudit reads the usage of all keys and audits the log, until the usage is what the
-// log explains, or for usageWait.
-func (r *campaignRun) finalAudit(ctx context.Context, a *audit.Auditor, load *load, started time.Time) (*audit.Report, error) {
+// log explains, or for usageWait. It returns how many slots are held.
+func (r *campaignRun) finalAudit(ctx context.Context, a *audit.Auditor, load *load, started time.Time) (*audit.Report, int64, error) {
 	for deadline := time.Now().Add(usageWait); ; {
 		if err := sleepUntil(ctx, time.Now().Add(time.Second)); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
+		var slots atomic.Int64
 		var group errgroup.Group
 		group.SetLimit(8)
 		for _, k := range load.keys {
@@ -182,15 +205,16 @@ func (r *campaignRun) finalAudit(ctx context.Context, a *audit.Auditor, load *lo
 				if err != nil {
 					return fmt.Errorf("read the usage of %s: %w", k.name, err)
 				}
+				slots.Add(heldSlots(used))
 				a.AddFinalUsage(audit.KeyUsage{Key: k.name, Tier: k.tier, Used: used, Sent: sent, Done: time.Since(started)})
 				return nil
 			})
 		}
 		err := group.Wait()
 		if late := time.Now().After(deadline); err != nil && (late || ctx.Err() != nil) {
-			return nil, err
-		} else if report := a.Report(); err == nil && (len(report.Charges) == 0 || late) {
-			return report, nil
+			return nil, 0, err
+		} else if report := a.Report(); err == nil && (len(report.Charges) == 0 && slots.Load() == 0 || late) {
+			return report, slots.Load(), nil
 		}
 	}
 }

@@ -17,6 +17,9 @@ type class struct {
 	keys   int
 	weight int // share of the calls
 	llm    int // percent of its calls that reserve, report progress and settle
+	// perTeam, if not 0, makes the keys those of members, of whom so many share the limits of
+	// a team.
+	perTeam int
 }
 
 // small is the tier whose charges are below 1 % of the limit. Those of all others are above.
@@ -24,11 +27,11 @@ const small = "small"
 
 // classes are all keys of an iteration. Some of the keys of each reach a limit.
 var classes = []class{
-	{"budget", 40, 25, 100},
-	{small, 8, 45, 0},
-	{"share", 40, 20, 50},
-	{"open", 12, 5, 0},
-	{"rate", 16, 5, 0},
+	{tier: "budget", keys: 40, weight: 25, llm: 100},
+	{tier: small, keys: 8, weight: 45},
+	{tier: "share", keys: 40, weight: 20, llm: 50},
+	{tier: "open", keys: 12, weight: 5},
+	{tier: "rate", keys: 16, weight: 5},
 }
 
 // policyText returns the policy of a cluster. The amounts are for iterations of about 15 s,
@@ -70,26 +73,30 @@ type key struct{ name, tier string }
 
 // load makes the calls of an iteration. Only one goroutine may use it.
 type load struct {
-	prefix string
-	random *rand.Rand
-	keys   []key
-	index  map[string]int32 // name -> index
-	first  []int            // by class: index of its first key
-	weight int              // of all classes
-	calls  int64
+	prefix  string
+	random  *rand.Rand
+	classes []class
+	keys    []key
+	index   map[string]int32 // name -> index
+	first   []int            // by class: index of its first key
+	weight  int              // of all classes
+	calls   int64
 	// lease outlasts a split: a settle that waits for its end finds its reservation. One
 	// that had expired would charge its last report until then.
 	lease time.Duration
 }
 
 // newLoad returns the load of an iteration. No two with different prefixes share keys.
-func newLoad(prefix string, seed uint64, lease time.Duration) *load {
-	l := &load{prefix: prefix, lease: lease, random: rand.New(rand.NewPCG(seed, 0x636f6e74)), index: map[string]int32{}} //nolint:gosec // reproducible
+func newLoad(prefix string, classes []class, seed uint64, lease time.Duration) *load {
+	l := &load{prefix: prefix, classes: classes, lease: lease, random: rand.New(rand.NewPCG(seed, 0x636f6e74)), index: map[string]int32{}} //nolint:gosec // reproducible
 	for _, c := range classes {
 		l.first = append(l.first, len(l.keys))
 		l.weight += c.weight
 		for i := range c.keys {
 			k := key{fmt.Sprintf("%s-%s-%d", prefix, c.tier, i), c.tier}
+			if c.perTeam > 0 {
+				k.name = fmt.Sprintf("%s-team-%d/%d", prefix, i/c.perTeam, i%c.perTeam)
+			}
 			l.index[k.name] = int32(len(l.keys))
 			l.keys = append(l.keys, k)
 		}
@@ -101,11 +108,11 @@ func newLoad(prefix string, seed uint64, lease time.Duration) *load {
 func (l *load) Next(c *bench.Call) bool {
 	n := l.random.IntN(l.weight)
 	i := 0
-	for n >= classes[i].weight {
-		n -= classes[i].weight
+	for n >= l.classes[i].weight {
+		n -= l.classes[i].weight
 		i++
 	}
-	cl := &classes[i]
+	cl := &l.classes[i]
 	// The first keys of a class get three times as many calls as the last ones.
 	at := l.random.IntN(cl.keys)
 	if l.random.IntN(2) == 0 {

@@ -4,6 +4,7 @@ package continuity
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func TestOnlySmallChargesAreSmall(t *testing.T) {
 
 func TestSameSeedSameCalls(t *testing.T) {
 	calls := func(prefix string, seed uint64) (list []bench.Call) {
-		l := newLoad(prefix, seed, time.Minute)
+		l := newLoad(prefix, classes, seed, time.Minute)
 		for range 1_000 {
 			var c bench.Call
 			l.Next(&c)
@@ -75,6 +76,37 @@ func TestSameSeedSameCalls(t *testing.T) {
 	for _, c := range calls("c1", 1) {
 		if keys[c.Key] {
 			t.Fatalf("two iterations share the key %s", c.Key)
+		}
+	}
+}
+
+// Each tier of the load with waiters has limits for which calls wait, and the keys of teams are below
+// those of the team.
+func TestWaiterPolicy(t *testing.T) {
+	p, err := policy.Parse("policy.yaml", []byte(waiterPolicy), limiter.NewCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLoad("c0", waiterClasses, 1, time.Minute)
+	for _, k := range l.keys {
+		var plan limiter.Plan
+		if err := p.Resolve(limiter.Time{}, k.name, k.tier, "", &plan); err != nil {
+			t.Fatalf("tier %s: %v", k.tier, err)
+		}
+		if want := 1 + strings.Count(k.name, "/"); plan.Count != want {
+			t.Errorf("%s has limits at %d levels, want %d", k.name, plan.Count, want)
+		}
+		for i := range plan.Levels[:plan.Count] {
+			waits := false
+			for _, limit := range plan.Levels[i].Limits.Limits() {
+				waits = waits || limit.Queue.MaxWait > 0
+				if limit.Queue.MaxWait > longestWait {
+					t.Errorf("%s: calls wait for %v, longer than %v", k.name, limit.Queue.MaxWait, longestWait)
+				}
+			}
+			if !waits {
+				t.Errorf("%s: no call waits at level %d", k.name, i)
+			}
 		}
 	}
 }

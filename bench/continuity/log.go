@@ -18,6 +18,7 @@ import (
 // sample is a request and how it was answered. Times are since the start of the load.
 type sample struct {
 	due, sent, done time.Duration
+	waited          time.Duration // for a limit
 	call            *bench.Call
 	key             int32
 	ingress         int // number of the node that was asked, from 1; 0 if the client library chose it
@@ -55,7 +56,7 @@ type runLog struct {
 
 // add adds an event.
 func (l *runLog) add(e *bench.Event) {
-	s := sample{due: e.Due, sent: e.Sent, done: e.Done, call: e.Call, key: l.load.index[e.Call.Key], op: e.Op, route: e.Answer.Route}
+	s := sample{due: e.Due, sent: e.Sent, done: e.Done, call: e.Call, key: l.load.index[e.Call.Key], op: e.Op, route: e.Answer.Route, waited: e.Answer.Waited}
 	if l.ingress != nil {
 		s.ingress = l.ingress(e.Call.ID)
 	}
@@ -82,6 +83,17 @@ func (l *runLog) add(e *bench.Event) {
 	if text := e.Op.String() + ": " + e.Err.Error(); len(l.messages) < maxMessages || l.messages[text] > 0 {
 		l.messages[text]++
 	}
+}
+
+// waiting returns what is known of the calls that waited for limits.
+func (l *runLog) waiting() *Waiting {
+	w := &Waiting{}
+	for i := range l.samples {
+		if s := &l.samples[i]; s.decides() && s.result != refused {
+			w.count(s)
+		}
+	}
+	return w
 }
 
 // maxMessages bounds the number of different messages of failed requests.

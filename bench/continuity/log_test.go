@@ -44,7 +44,7 @@ func TestRecovery(t *testing.T) {
 }
 
 func TestUnknownReservationsAreCounted(t *testing.T) {
-	l := &runLog{load: newLoad("c0", 1, time.Minute)}
+	l := &runLog{load: newLoad("c0", classes, 1, time.Minute)}
 	call := &bench.Call{Key: l.load.keys[0].name, ID: "x"}
 	for _, err := range []error{
 		nil,

@@ -2,7 +2,11 @@
 
 package continuity
 
-import "time"
+import (
+	"time"
+
+	"github.com/bucketring/bucketring/bench/suite"
+)
 
 // promise is what holds for one kind of fault. Of every kind it is promised that
 //
@@ -40,13 +44,13 @@ const none = -1
 
 // Parts of promises.
 const (
-	journalInterval  = time.Second           // between two fsyncs of the journal
-	flushAndAnswer   = 50 * time.Millisecond // 20 ms between flushes, and a generous round trip
-	errorMillionths  = 100                   // 0.01 %
-	takeoverOfDead   = time.Second           // of a process that is proved dead
-	takeoverOfSilent = 4 * time.Second       // of a machine that no longer answers
-	otherHeir        = time.Second           // until an owner goes on with another heir
-	healed           = 20 * time.Second      // one ring after a split
+	journalInterval  = time.Second         // between two fsyncs of the journal
+	flushAndAnswer   = suite.LossAtFailure // what a killed node may have answered before its heir knew
+	errorMillionths  = 100                 // 0.01 %
+	takeoverOfDead   = time.Second         // of a process that is proved dead
+	takeoverOfSilent = 4 * time.Second     // of a machine that no longer answers
+	otherHeir        = time.Second         // until an owner goes on with another heir
+	healed           = 20 * time.Second    // one ring after a split
 )
 
 // promises are all promises. docs/continuity.md explains them.

@@ -83,6 +83,9 @@ func runCampaign(ctx context.Context, o *Options, c Campaign) (result *Result, e
 func (r *campaignRun) start(ctx context.Context) error {
 	c, o := r.campaign, r.options
 	text := policyText(r.scale())
+	if o.Waiters {
+		text = waiterPolicy
+	}
 	var err error
 	if r.policy, err = policy.Parse("policy.yaml", []byte(text), limiter.NewCatalog()); err != nil {
 		return fmt.Errorf("policy: %w", err)

@@ -41,6 +41,8 @@ type Result struct {
 	Steady Latency `json:"steady"` // before the faults
 	During Latency `json:"during"` // from a fault until the nodes had one ring again
 
+	Waiting *Waiting `json:"waiting,omitempty"` // the sum
+
 	Checks []Check `json:"checks"`
 	OK     bool    `json:"ok"` // no promise is broken
 }
@@ -78,6 +80,12 @@ func (r *Result) judge() {
 		r.Owned.worst(it.Owned)
 		r.Cut.worst(it.Cut)
 		r.Heir.worst(it.Heir)
+		if it.Waiting != nil {
+			if r.Waiting == nil {
+				r.Waiting = &Waiting{}
+			}
+			r.Waiting.plus(it.Waiting)
+		}
 		oneRing = max(oneRing, it.OneRing)
 		if it.steady != nil {
 			steady.Merge(it.steady)
@@ -104,6 +112,12 @@ func (r *Result) judge() {
 	}
 	r.check("ids admitted twice", "0", amount.Group(r.Again), r.Again > 0)
 	r.check("unknown reservations", amount.Group(r.UnknownAllowed), amount.Group(r.Unknown), r.Unknown > r.UnknownAllowed)
+	if w := r.Waiting; w != nil {
+		r.check("slots held at the end", "0", amount.Group(w.SlotsHeld), w.SlotsHeld > 0)
+		r.check("answers later than "+answerMargin.String()+" after the longest wait", "0", fmt.Sprintf("%s, the latest after %s", amount.Group(w.Late), round(w.Longest)), w.Late > 0)
+		r.check("calls that waited", "", fmt.Sprintf("%s admitted, %s denied", amount.Group(w.Admitted), amount.Group(w.Denied)), false)
+		p.p99Times, p.p999 = none, none // of waits
+	}
 	r.checkErrors(p)
 	r.checkLatency(p)
 	if r.Kind == FullKill {
@@ -197,7 +211,7 @@ func (a Amounts) String() string {
 	for _, p := range []struct {
 		n    int64
 		unit string
-	}{{a.Requests, " requests"}, {a.Tokens, " tokens"}, {a.Microdollars, " microdollars"}} {
+	}{{a.Requests, " requests"}, {a.Tokens, " tokens"}, {a.Microdollars, " microdollars"}, {a.Slots, " slots"}} {
 		if p.n != 0 {
 			parts = append(parts, amount.Group(p.n)+p.unit)
 		}

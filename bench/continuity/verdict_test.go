@@ -61,6 +61,13 @@ func TestEachPromiseCanBeBroken(t *testing.T) {
 		{"heir, 2 s", func(it *Iteration) { it.Heir.After = 2 * time.Second }, []Kind{Kill, Pause, Split}},
 		{"owner and heir were cut off", func(it *Iteration) { it.Cut = Recovery{Never: true, Calls: 9} }, nil},
 		{"one ring", func(it *Iteration) { it.OneRing = 21 * time.Second }, []Kind{Split}},
+		{"slots twice", func(it *Iteration) { it.Twice.Slots = 1 }, kinds},
+		{"slots held", func(it *Iteration) { it.Waiting = &Waiting{SlotsHeld: 1} }, kinds},
+		{"a late answer", func(it *Iteration) { it.Waiting = &Waiting{Late: 1} }, kinds},
+		{"waits", func(it *Iteration) {
+			slow(time.Minute)(it)
+			it.Waiting = &Waiting{Admitted: 5, Denied: 5, Longest: time.Minute}
+		}, nil},
 		{"problem", func(it *Iteration) { it.Problem = "not applied" }, kinds},
 	} {
 		for _, k := range kinds {

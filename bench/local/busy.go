@@ -5,9 +5,8 @@ package local
 import (
 	"context"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -49,9 +48,7 @@ func (r *run) beBusy(ctx context.Context, f Fault) {
 // also after an error. They end by themselves soon after their time.
 func (c *Cluster) startBusy(f Fault) (list []*child, err error) {
 	for i := range f.Processes {
-		cmd := exec.Command(c.o.Binary, append(busyCommand, (f.Duration+time.Second).String())...)
-		cmd.Env = environment(c.o.Env)
-		p, err := spawn(cmd, filepath.Join(c.o.Dir, fmt.Sprintf("busy-%d.log", i+1)), func(*child) {})
+		p, err := c.startBeside(fmt.Sprintf("busy-%d", i+1), append(slices.Clone(busyCommand), (f.Duration+time.Second).String()))
 		if err != nil {
 			return list, err
 		}

@@ -39,6 +39,7 @@ type Cluster struct {
 	remove func() error
 	logMu  sync.Mutex // serializes calls of Options.Log
 
+	bare       []bareServer            // written by Start
 	abortStart context.CancelCauseFunc // makes Start fail
 	ctx        context.Context         // done when the cluster stops
 	cancel     context.CancelFunc
@@ -99,6 +100,7 @@ func start(ctx context.Context, o Options) (*Cluster, error) {
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	if err := c.startAll(ctx); err != nil {
 		c.cancel()
+		c.stopBare()
 		for _, n := range c.allNodes() {
 			if ch := n.latest(); ch != nil {
 				ch.kill()
@@ -136,6 +138,9 @@ func nodesAre(n int) string {
 func (c *Cluster) startOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.o.StartTimeout)
 	defer cancel()
+	if err := c.startBare(); err != nil {
+		return err
+	}
 	if err := c.addNodes(c.o.Nodes); err != nil {
 		return err
 	}
@@ -328,6 +333,7 @@ func (c *Cluster) stop() error {
 	nodes := slices.Clone(c.mu.nodes)
 	c.mu.Unlock()
 	c.cancel()
+	c.stopBare()
 	problems := c.takeCrashes()
 	timeout := time.NewTimer(c.o.StopTimeout)
 	defer timeout.Stop()

@@ -27,6 +27,9 @@ type Options struct {
 	Dir string
 	// Persist makes each node save its usage below Dir and load it after a restart.
 	Persist bool
+	// BareServers is the number of processes that are started beside the nodes, and do
+	// nothing but refuse calls over gRPC; see [Cluster.BareAddrs].
+	BareServers int
 	// ExtraArgs are arguments for each node. They override those of this package.
 	ExtraArgs []string
 	// Env is added to the environment of each node. Nodes inherit the environment of
@@ -78,6 +81,9 @@ func (o Options) Validate() error {
 	var problems []error
 	if o.Nodes < 1 || o.Nodes > maxNodes {
 		problems = append(problems, fmt.Errorf("nodes: must be 1 to %d, got %d", maxNodes, o.Nodes))
+	}
+	if o.BareServers < 0 || o.BareServers > maxNodes {
+		problems = append(problems, fmt.Errorf("bare_servers: must be 0 to %d, got %d", maxNodes, o.BareServers))
 	}
 	if o.Policy != "" && o.PolicyText != "" {
 		problems = append(problems, errors.New("policy: must not be both a path and a text"))

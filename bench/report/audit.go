@@ -5,6 +5,8 @@ package report
 import (
 	"fmt"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // Verdict is the result of an audit.
@@ -82,7 +84,7 @@ func (a *Audit) Summary() string {
 		}
 		return "not audited"
 	}
-	audited := fmt.Sprintf("%s and %s", plural(a.Calls, "call"), plural(a.Limits, "limit"))
+	audited := fmt.Sprintf("%s and %s", amount.Plural(a.Calls, "call"), amount.Plural(a.Limits, "limit"))
 	var s string
 	switch a.Verdict {
 	case Exact:
@@ -91,13 +93,13 @@ func (a *Audit) Summary() string {
 		s = fmt.Sprintf("within the clock margin of %s: %s audited, no violation shown", formatDuration(a.Margin), audited)
 	default:
 		s = fmt.Sprintf("VIOLATED: %s over-admitted, %s, %s; %s audited",
-			plural(a.OverAdmitted, "limit"), plural(a.DoubleCharges, "double charge"), plural(a.LostSettles, "lost settle"), audited)
+			amount.Plural(a.OverAdmitted, "limit"), amount.Plural(a.DoubleCharges, "double charge"), amount.Plural(a.LostSettles, "lost settle"), audited)
 	}
 	if a.Verdict != Violated && a.LostSettles > 0 {
-		s += "; " + plural(a.LostSettles, "lost settle")
+		s += "; " + amount.Plural(a.LostSettles, "lost settle")
 	}
 	if a.UnderAdmitted > 0 {
-		s += "; " + plural(a.UnderAdmitted, "limit") + " denied calls that had room"
+		s += "; " + amount.Plural(a.UnderAdmitted, "limit") + " denied calls that had room"
 	}
 	if a.Text != "" {
 		s += ". " + a.Text

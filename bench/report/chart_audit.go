@@ -177,7 +177,7 @@ func (a *Audit) headline() string {
 	case WithinMargin:
 		return "within the clock margin"
 	case Violated:
-		return fmt.Sprintf("violated: %s over-admitted, %s", plural(a.OverAdmitted, "limit"), plural(a.DoubleCharges, "double charge"))
+		return fmt.Sprintf("violated: %s over-admitted, %s", amount.Plural(a.OverAdmitted, "limit"), amount.Plural(a.DoubleCharges, "double charge"))
 	}
 	return "not audited"
 }

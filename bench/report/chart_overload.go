@@ -16,8 +16,9 @@ func overloadChart(r *Run) *chart {
 	out := &chart{
 		id: "overload", title: "Goodput under overload",
 		note: "Goodput is what was answered in time. The dot with a ring is the knee: the highest rate at which 99 % of the calls were answered in time. " +
-			"The dashed line is the offered load itself. The harness runs beside the target, so what it needs for a load is not left for the target.",
-		table: table{head: []string{"", "load", "offered/s", "sent/s", "answered/s", "of the peak", "p50", "p99", "p99 since sent", "refused", "p50 of refusals", "p99 of refusals", "failed", "back to normal", "CPU, servers", "CPU, bench"}},
+			"The dashed line is the offered load itself. The harness runs beside the target, so what it needs for a load is not left for the target. " +
+			"The hollow dots are controls: the same load, of which only the peak is sent to the target and the harness refuses the rest.",
+		table: table{head: []string{"", "load", "offered/s", "sent/s", "answered/s", "of the peak", "p50", "p99", "p99 since sent", "refused", "p50 of refusals", "p99 of refusals", "failed", "back to normal", "CPU, servers", "CPU, bench", "control/s", "of the control", "cores, bench and servers", "in the control", "bare refusals/s", "p99 of bare refusals"}},
 	}
 	var shown []*Target
 	lowest, highest, top := math.Inf(1), 0.0, 0.0
@@ -33,6 +34,9 @@ func overloadChart(r *Run) *chart {
 				lowest, highest = min(lowest, s.Offered), max(highest, s.Offered)
 			}
 			top = max(top, s.Answered)
+			if s.Control != nil {
+				top = max(top, s.Control.Answered)
+			}
 		}
 		if c := t.Overload.Capacity; c > 0 {
 			lowest, highest, top = min(lowest, c), max(highest, c), max(top, c)
@@ -106,6 +110,10 @@ func drawOverload(c *canvas, x, y *axis, class string, t *Target) {
 		c.circle("dot "+class, p.x, p.y, 4, fmt.Sprintf("%s at %s\noffered %s/s, answered %s/s\np99 %s, refused %s",
 			clean(t.Name, 40), s.load(), formatRate(s.Offered), formatRate(s.Answered), formatDuration(s.P99),
 			formatPercent(share(s.Calls.Refused, s.due()))))
+		if s.Control != nil {
+			c.circle("line "+class, p.x, y.px(s.Control.Answered), 4, fmt.Sprintf("%s, control at %s\nanswered %s/s of %s/s that were sent to it",
+				clean(t.Name, 40), s.load(), formatRate(s.Control.Answered), formatRate(s.Control.ToTarget)))
+		}
 	}
 	if o.Capacity > 0 {
 		at := point{x.px(o.Capacity), y.px(o.Capacity)}
@@ -120,12 +128,12 @@ func overloadRows(t *Target) [][]string {
 	var rows [][]string
 	for i := range t.Overload.Steps {
 		s := &t.Overload.Steps[i]
-		rows = append(rows, []string{
+		rows = append(rows, append(append([]string{
 			clean(t.Name, 40), s.load(), formatRate(s.Offered), formatRate(s.Sent), formatRate(s.Answered), formatPercent(ratio(s.Answered, peak)),
 			formatDuration(s.P50), formatDuration(s.P99), formatDuration(s.SentP99),
 			amount.Group(s.Calls.Refused), formatDuration(s.RefusedP50), formatDuration(s.RefusedP99),
 			amount.Group(s.failed()), s.recovery(), formatDuration(s.ServersCPU), formatDuration(s.ClientCPU),
-		})
+		}, s.control()...), s.bare()...))
 	}
 	return rows
 }

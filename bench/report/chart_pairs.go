@@ -58,7 +58,7 @@ func pairsChart(ratios []Ratio) *chart {
 		out.table.rows = append(out.table.rows, []string{
 			clean(r.Target, 40), r.Metric, string(r.Better), times(r.Mean), low, high, times(r.Min), times(r.Max), amount.Group(int64(len(r.Rounds))),
 		})
-		out.description += fmt.Sprintf("%s: %s of %s (%s to %s over %s). ", label, times(r.Mean), clean(r.Baseline, 40), times(r.Min), times(r.Max), plural(int64(len(r.Rounds)), "round"))
+		out.description += fmt.Sprintf("%s: %s of %s (%s to %s over %s). ", label, times(r.Mean), clean(r.Baseline, 40), times(r.Min), times(r.Max), amount.Plural(int64(len(r.Rounds)), "round"))
 	}
 	out.canvas = c
 	return out

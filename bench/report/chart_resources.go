@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// cpuChart draws the CPU time per million decisions, of the servers and of the harness. It
+// cpuChart draws the CPU time per decision, of the servers and of the harness. It
 // returns nil if it is unknown.
 func cpuChart(r *Run) *chart {
 	out := &chart{
-		id: "cpu", title: "CPU time per million decisions",
+		id: "cpu", title: "CPU time per decision",
 		note:  "User and system time. Servers on other machines are not seen from here.",
-		table: table{head: []string{"target", "process", "CPU time", "CPU per million", "peak memory"}},
+		table: table{head: []string{"target", "process", "CPU time", "CPU per decision", "peak memory"}},
 	}
 	type row struct {
 		label, class string
@@ -29,17 +29,17 @@ func cpuChart(r *Run) *chart {
 		}
 		name := clean(t.Name, 30)
 		if res.ServerCPUPerMillion > 0 {
-			rows = append(rows, row{name + ", servers", "s1", res.ServerCPUPerMillion})
+			rows = append(rows, row{name + ", servers", "s1", res.ServerCPUPerMillion / 1e6})
 		}
 		if res.ClientCPUPerMillion > 0 {
-			rows = append(rows, row{name + ", the bench", "s2", res.ClientCPUPerMillion})
+			rows = append(rows, row{name + ", the bench", "s2", res.ClientCPUPerMillion / 1e6})
 		}
 		for _, p := range append([]Process{named(res.Client, "the bench")}, res.Servers...) {
-			perMillion := "-"
+			perDecision := "-"
 			if t.Completed > 0 {
-				perMillion = formatDuration(nanoseconds(float64(p.CPU) / float64(t.Completed) * 1e6))
+				perDecision = formatDuration(nanoseconds(float64(p.CPU) / float64(t.Completed)))
 			}
-			out.table.rows = append(out.table.rows, []string{name, clean(p.Name, 40), formatDuration(p.CPU), perMillion, formatBytes(float64(p.PeakRSS))})
+			out.table.rows = append(out.table.rows, []string{name, clean(p.Name, 40), formatDuration(p.CPU), perDecision, formatBytes(float64(p.PeakRSS))})
 		}
 	}
 	if len(rows) == 0 {

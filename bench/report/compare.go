@@ -6,16 +6,20 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // CompareOptions configure a comparison. The zero value works.
 type CompareOptions struct {
-	// FailOver is how many percent worse a metric may be before it is a regression (for
-	// shares, percentage points). 0 means that there are no regressions.
+	// FailOver is how many percent worse a metric may be (for shares, percentage points).
+	// 0 means that there are no verdicts.
 	FailOver float64
+	// Metrics are the names of the metrics to compare, see [MetricNames]. Empty means all.
+	Metrics []string
 	// Confidence is the confidence of all intervals together. 0 means 0.95.
 	Confidence float64
 	// Resamples is the number of resamples of each interval. 0 means 4,000.
@@ -31,6 +35,9 @@ type Comparison struct {
 	FailOver      float64  `json:"fail_over_percent,omitempty"`
 	Warnings      []string `json:"warnings,omitempty"` // why the runs may not be comparable
 	Deltas        []Delta  `json:"deltas"`
+	// Verdict is that of all metrics together: worse if one is, otherwise cannot_tell if one
+	// cannot be told or none was judged. It is empty without FailOver.
+	Verdict Judgement `json:"verdict,omitempty"`
 	// Regressions are sentences about what is worse by more than FailOver.
 	Regressions []string `json:"regressions"`
 }
@@ -46,13 +53,15 @@ type Delta struct {
 	// Change is from A to B in percent (for shares, in percentage points), with its
 	// confidence interval from Low to High. It is computed from the samples, and can
 	// differ a little from A and B. Null means unknown.
-	Change     *float64 `json:"change"`
-	Low        *float64 `json:"low"`
-	High       *float64 `json:"high"`
-	Samples    [2]int   `json:"samples"`
-	Sampled    string   `json:"sampled,omitempty"` // intervals, rounds
-	Finding    Finding  `json:"finding"`
-	Regression bool     `json:"exceeded"` // worse by more than FailOver
+	Change  *float64 `json:"change"`
+	Low     *float64 `json:"low"`
+	High    *float64 `json:"high"`
+	Samples [2]int   `json:"samples"`
+	Sampled string   `json:"sampled,omitempty"` // intervals, rounds
+	Finding Finding  `json:"finding"`
+	// Verdict is empty without FailOver, for metrics without samples, such as the maximum,
+	// and for those without a better direction.
+	Verdict Judgement `json:"verdict,omitempty"`
 }
 
 // Finding is the meaning of a change.
@@ -70,11 +79,15 @@ const (
 const methodText = "change of the mean of per-interval samples (percentiles: of their logarithms; per round where targets took turns); " +
 	"consecutive intervals are averaged in blocks of at most the square root of their number, at least 10 blocks; " +
 	"bootstrap-t intervals, %d resamples, seed %d, %s confidence for all %d together (Bonferroni); " +
-	"a regression is worse by more than the bound, with an interval that excludes no change"
+	"worse: the whole interval is beyond the bound; not worse: the whole interval is within it; otherwise the runs cannot tell"
 
 // minIntervals is how many intervals a run needs for accurate confidence intervals: with
-// fewer there are no blocks (see [sample.blocked]).
+// fewer there are no blocks (see [sample.blocked]), and false changes are about twice as
+// likely as the confidence says.
 const minIntervals = 20
+
+// MinComparable is the least time of runs that [Compare] judges by their intervals.
+const MinComparable = minIntervals * time.Second
 
 // Compare compares run b with run a, target by target. It does not modify them.
 func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
@@ -82,6 +95,7 @@ func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
+	compared := chosenMetrics(o.Metrics)
 	pairs, warnings := match(a, b)
 	if len(pairs) == 0 {
 		return nil, fmt.Errorf("the runs have no target in common: %s and %s", names(a), names(b))
@@ -89,8 +103,8 @@ func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
 	c := &Comparison{FormatVersion: FormatVersion, FailOver: o.FailOver, Warnings: append(differences(a, b), warnings...), Regressions: []string{}}
 	judged := 0
 	for _, p := range pairs {
-		for i := range metrics {
-			if _, _, ok := metrics[i].both(a, b, p); ok && !metrics[i].absent(p) {
+		for _, m := range compared {
+			if _, _, ok := m.both(a, b, p); ok && !m.absent(p) {
 				judged++
 			}
 		}
@@ -102,16 +116,19 @@ func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
 	}
 	for _, p := range pairs {
 		if n := min(len(p[0].Series), len(p[1].Series)); n >= minSamples && n < minIntervals {
-			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: only %d intervals, which are not independent: false changes are about twice as likely as the confidence says; measure at least %d",
+			c.Warnings = append(c.Warnings, fmt.Sprintf("%s: only %d intervals, too few to judge the changes by, since consecutive ones depend on each other; measure at least %d",
 				clean(p[1].Name, 60), n, minIntervals))
 		}
 	}
 	c.Method = fmt.Sprintf(methodText, o.Resamples, o.Seed, formatPercent(o.Confidence), judged)
 	for _, p := range pairs {
-		for i := range metrics {
-			if d, ok := metrics[i].compare(a, b, p, bs, o.FailOver); ok {
+		for _, m := range compared {
+			if d, ok := m.compare(a, b, p, bs); ok {
+				if o.FailOver > 0 {
+					d.Verdict = m.verdict(&d, o.FailOver)
+				}
 				c.Deltas = append(c.Deltas, d)
-				if d.Regression {
+				if d.Verdict == Worse {
 					c.Regressions = append(c.Regressions, d.sentence())
 				}
 			}
@@ -120,6 +137,9 @@ func Compare(a, b *Run, o CompareOptions) (*Comparison, error) {
 		if o.FailOver > 0 && vb != nil && vb.Verdict == Violated && (va == nil || va.Verdict != Violated) {
 			c.Regressions = append(c.Regressions, clean(p[1].Name, 60)+": the audit: "+clean(vb.Summary(), 300))
 		}
+	}
+	if o.FailOver > 0 {
+		c.Verdict = c.judge()
 	}
 	return c, nil
 }
@@ -138,6 +158,11 @@ func (o CompareOptions) withDefaults() (CompareOptions, error) {
 		return o, fmt.Errorf("resamples: must be 100 to 1,000,000, got %d", o.Resamples)
 	case !(o.FailOver >= 0) || math.IsInf(o.FailOver, 0):
 		return o, fmt.Errorf("fail_over: must be a percentage, got %v", o.FailOver)
+	}
+	for _, name := range o.Metrics {
+		if !slices.Contains(MetricNames(), name) {
+			return o, fmt.Errorf("metrics: must be of %s, got %q", strings.Join(MetricNames(), ", "), name)
+		}
 	}
 	return o, nil
 }
@@ -218,13 +243,15 @@ func (m *metric) both(a, b *Run, p [2]*Target) (sa, sb sample, ok bool) {
 	return sa, sb, ka == kb && len(sa.values) >= minSamples && len(sb.values) >= minSamples
 }
 
-func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap, failOver float64) (Delta, bool) {
+func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap) (Delta, bool) {
 	va, vb := m.value(p[0]), m.value(p[1])
 	d := Delta{Target: p[1].Name, Metric: m.name, Unit: m.unit, Better: m.better, A: optional(va), B: optional(vb), Finding: FindingNotJudged}
 	if d.A == nil && d.B == nil || m.absent(p) {
 		return d, false
 	}
 	sa, sb, enough := m.both(a, b, p)
+	_, d.Sampled = m.samples(b, p[1])
+	d.Samples = [2]int{len(sa.values), len(sb.values)}
 	if !enough {
 		switch {
 		case d.A == nil || d.B == nil:
@@ -235,8 +262,6 @@ func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap, failOver float6
 		}
 		return d, true
 	}
-	_, d.Sampled = m.samples(b, p[1])
-	d.Samples = [2]int{len(sa.values), len(sb.values)}
 	var iv interval
 	toPercent := func(log float64) float64 { return math.Expm1(log) * 100 }
 	if m.points {
@@ -250,7 +275,7 @@ func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap, failOver float6
 		return d, true
 	}
 	d.Low, d.High = ifFinite(toPercent(iv.low)), ifFinite(toPercent(iv.high))
-	if d.Low == nil || d.High == nil {
+	if d.Low == nil || d.High == nil || d.tooFewIntervals() {
 		return d, true
 	}
 	worse := *d.Change
@@ -268,7 +293,6 @@ func (m *metric) compare(a, b *Run, p [2]*Target, bs *bootstrap, failOver float6
 	if worse > 0 {
 		d.Finding = FindingWorse
 	}
-	d.Regression = failOver > 0 && worse > failOver
 	return d, true
 }
 

@@ -37,8 +37,8 @@ func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 			between = d.signed(*d.Low) + " and " + d.signed(*d.High)
 		}
 		finding := strings.ReplaceAll(string(d.Finding), "_", " ")
-		if d.Regression {
-			finding += " (!)"
+		if d.Verdict != "" && d.Finding != FindingBetter {
+			finding = strings.ReplaceAll(string(d.Verdict), "_", " ")
 		}
 		t.rows = append(t.rows, []string{clean(d.Target, 40), d.Metric, d.value(d.A), d.value(d.B), change, between, finding})
 	}
@@ -47,12 +47,18 @@ func (c *Comparison) WriteText(w io.Writer, o TextOptions) error {
 	for _, s := range c.Regressions {
 		fmt.Fprintf(&b, "%s %s\n", style.red("regression:"), s)
 	}
-	switch {
-	case c.FailOver == 0 || len(c.Regressions) > 0:
-	case !c.Judged():
-		fmt.Fprintf(&b, "%s\n", style.red("no metric could be judged: the runs are too short"))
-	default:
-		fmt.Fprintf(&b, "%s\n", style.green("no metric is worse by more than "+trimZeros(formatFloat(c.FailOver))+" %"))
+	bound := " by more than " + trimZeros(formatFloat(c.FailOver)) + " %"
+	switch c.Verdict {
+	case Worse:
+		fmt.Fprintf(&b, "verdict: %s\n", style.red("worse"+bound))
+	case NotWorse:
+		fmt.Fprintf(&b, "verdict: %s\n", style.green("not worse"+bound))
+	case CannotTell:
+		of := strings.Join(c.undecided(), ", ")
+		if of == "" {
+			of = "there are no samples"
+		}
+		fmt.Fprintf(&b, "verdict: %s\n", style.yellow("cannot tell whether worse"+bound+": "+of))
 	}
 	fmt.Fprintf(&b, "method: %s\n", c.Method)
 	_, err := io.WriteString(w, b.String())

@@ -139,13 +139,6 @@ func signedPercent(p float64) string {
 	return fmt.Sprintf("%+.1f %%", p)
 }
 
-func plural(n int64, one string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return amount.Group(n) + " " + one + "s"
-}
-
 // clean makes text from a document safe for one line of a terminal or a picture: without
 // control characters, at most n runes.
 func clean(s string, n int) string {

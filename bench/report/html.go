@@ -159,7 +159,7 @@ func subtitle(r *Run) string {
 	l := &r.Load
 	switch l.Loop {
 	case "closed":
-		parts = append(parts, "closed loop, "+plural(l.Callers, "caller"))
+		parts = append(parts, "closed loop, "+amount.Plural(l.Callers, "caller"))
 	default:
 		s := "open loop"
 		if l.RatePerSecond > 0 {
@@ -317,7 +317,7 @@ func facts(r *Run) []Flag {
 	}
 	add("Seed", fmt.Sprint(r.Seed))
 	add("Warm-up", formatElapsed(r.Load.Warmup)+", not measured")
-	machine := fmt.Sprintf("%s, %s", plural(int64(e.Cores), "core"), formatBytes(float64(e.MemoryBytes)))
+	machine := fmt.Sprintf("%s, %s", amount.Plural(int64(e.Cores), "core"), formatBytes(float64(e.MemoryBytes)))
 	if e.CPU != "" {
 		machine = e.CPU + ", " + machine
 	}

@@ -40,6 +40,12 @@ const (
 	unitCPUTime = "ns_per_million"
 )
 
+// What the samples of a metric are.
+const (
+	sampledIntervals = "intervals"
+	sampledRounds    = "rounds"
+)
+
 // metrics are the compared metrics, in the order of the output.
 var metrics = []metric{
 	{
@@ -117,7 +123,7 @@ func (m *metric) samples(r *Run, t *Target) (s sample, kind string) {
 				}
 			}
 		}
-		return m.transformed(values), "rounds"
+		return m.transformed(values), sampledRounds
 	}
 	if m.ofInterval == nil {
 		return sample{}, ""
@@ -130,7 +136,7 @@ func (m *metric) samples(r *Run, t *Target) (s sample, kind string) {
 		}
 		values = append(values, m.ofInterval(&t.Series[i]))
 	}
-	return m.transformed(values), "intervals"
+	return m.transformed(values), sampledIntervals
 }
 
 func (m *metric) transformed(values []float64) sample {

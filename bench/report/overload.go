@@ -5,6 +5,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/bucketring/bucketring/internal/amount"
@@ -63,6 +64,30 @@ type OverloadStep struct {
 	// CPU times in the step; zero if they are unknown.
 	ClientCPU  time.Duration `json:"client_cpu_ns,omitempty"`
 	ServersCPU time.Duration `json:"servers_cpu_ns,omitempty"`
+
+	Control *OverloadControl `json:"control,omitempty"` // nil if it was not measured
+	Bare    *OverloadBare    `json:"bare,omitempty"`    // nil unless the target is called over unary gRPC
+}
+
+// OverloadControl is the same load again, of which only a part is sent to the target. The
+// harness refuses the rest itself, at once. So its goodput is what the harness and the
+// machine leave for a limiter whose refusals cost it next to nothing.
+type OverloadControl struct {
+	ToTarget float64 `json:"to_target_per_second"` // the part: the peak until then
+	Sent     float64 `json:"sent_per_second"`      // by the harness, with what it refused
+	Answered float64 `json:"answered_per_second"`
+
+	P99        time.Duration `json:"p99_ns"` // of answers, from the due times
+	ClientCPU  time.Duration `json:"client_cpu_ns,omitempty"`
+	ServersCPU time.Duration `json:"servers_cpu_ns,omitempty"`
+}
+
+// OverloadBare is the same load on gRPC servers without a limiter, which refuse every call:
+// as many processes as the target has nodes, and as many calls in flight.
+type OverloadBare struct {
+	Refused float64       `json:"refused_per_second"`
+	P50     time.Duration `json:"p50_ns"` // of refusals, from when the calls were sent
+	P99     time.Duration `json:"p99_ns"`
 }
 
 // NeverNormal is the Recovery of a step after which the target was not back to normal.
@@ -153,6 +178,9 @@ func (s *OverloadStep) late() string {
 	if s.Missed > s.Calls.Dropped/2 {
 		why = "as it was too slow, up to " + formatDuration(s.LateP99) + " late (p99)"
 	}
+	if s.Control != nil {
+		why += "; " + formatRate(s.Control.Sent) + " in the control"
+	}
 	return fmt.Sprintf("at %s the harness sent %s of %s calls/s, %s", s.load(), formatRate(s.Sent), formatRate(s.Offered), why)
 }
 
@@ -180,6 +208,60 @@ func (o *Overload) table() table {
 	}
 	return t
 }
+
+// controls has a row for each step with a control, in at most 80 columns.
+func (o *Overload) controls() table {
+	t := table{head: []string{"load", "answered/s", "control/s", "share", "cores", "control"}}
+	bare := slices.ContainsFunc(o.Steps, func(s OverloadStep) bool { return s.Bare != nil })
+	if bare {
+		t.head = append(t.head, "within", "bare/s", "bare")
+	}
+	for i := range o.Steps {
+		s := &o.Steps[i]
+		if s.Control == nil && s.Bare == nil {
+			continue
+		}
+		row := append([]string{s.load(), formatRate(s.Answered)}, s.control()...)
+		if bare {
+			row = append(append(row, formatDuration(s.RefusedP99)), s.bare()...)
+		}
+		t.rows = append(t.rows, row)
+	}
+	return t
+}
+
+// control returns the goodput of the control, that of the step as a share of it, and the
+// processors that the harness and the servers used in both.
+func (s *OverloadStep) control() []string {
+	if s.Control == nil {
+		return []string{"-", "-", "-", "-"}
+	}
+	cores := func(client, servers time.Duration) string {
+		text := fmt.Sprintf("%.1f", ratio(client.Seconds(), s.Duration.Seconds()))
+		if servers > 0 {
+			text += fmt.Sprintf("+%.1f", ratio(servers.Seconds(), s.Duration.Seconds()))
+		}
+		return text
+	}
+	return []string{
+		formatRate(s.Control.Answered), formatPercent(math.Round(100*ratio(s.Answered, s.Control.Answered)) / 100),
+		cores(s.ClientCPU, s.ServersCPU), cores(s.Control.ClientCPU, s.Control.ServersCPU),
+	}
+}
+
+// bare returns the refusals per second of bare servers, and their p99.
+func (s *OverloadStep) bare() []string {
+	if s.Bare == nil {
+		return []string{"-", "-"}
+	}
+	return []string{formatRate(s.Bare.Refused), formatDuration(s.Bare.P99)}
+}
+
+// controlsNote and bareNote explain the columns of controls.
+const controlsNote = "control: the same load, of which only the peak is sent to the target and the\n" +
+	"harness refuses the rest; share: answered, of that; cores: of harness and nodes"
+
+const bareNote = "bare: p99 of refusals of gRPC servers without a limiter, under the same load"
 
 // overloadNote explains the columns of overloadTable.
 const overloadNote = "load: times the capacity; peak: answered, as a share of the most\n" +
@@ -263,6 +345,19 @@ func (v *validator) overload(at string, o *Overload) {
 			{"servers_cpu_ns", s.ServersCPU},
 		} {
 			v.nonNegative(at+"."+d.name, int64(d.value))
+		}
+		if c := s.Control; c != nil {
+			v.rate(at+".control.to_target_per_second", c.ToTarget)
+			v.rate(at+".control.sent_per_second", c.Sent)
+			v.rate(at+".control.answered_per_second", c.Answered)
+			v.nonNegative(at+".control.p99_ns", int64(c.P99))
+			v.nonNegative(at+".control.client_cpu_ns", int64(c.ClientCPU))
+			v.nonNegative(at+".control.servers_cpu_ns", int64(c.ServersCPU))
+		}
+		if b := s.Bare; b != nil {
+			v.rate(at+".bare.refused_per_second", b.Refused)
+			v.nonNegative(at+".bare.p50_ns", int64(b.P50))
+			v.nonNegative(at+".bare.p99_ns", int64(b.P99))
 		}
 		if s.Recovery != NeverNormal {
 			v.nonNegative(at+".recovery_ns", int64(s.Recovery))

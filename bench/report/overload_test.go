@@ -29,6 +29,10 @@ func overloadSteps(capacity, kept float64) *Overload {
 			s.RefusedP50, s.RefusedP99 = 20*time.Microsecond, 2*time.Millisecond
 			s.P50, s.P99, s.SentP99 = 4*time.Millisecond, 12*time.Millisecond, 9*time.Millisecond
 			s.Watched, s.Recovery = 2*time.Second, 50*time.Millisecond
+			s.Control = &OverloadControl{
+				ToTarget: capacity, Sent: s.Sent, Answered: 0.99 * capacity, P99: 8 * time.Millisecond,
+				ServersCPU: 6 * time.Second, ClientCPU: 2900 * time.Millisecond,
+			}
 		}
 		if times == 10 {
 			s.Sent, s.LateP99 = 0.6*s.Offered, 9800*time.Microsecond
@@ -76,6 +80,9 @@ func TestOverloadFitsATerminal(t *testing.T) {
 	var b bytes.Buffer
 	r := overloadedRun(t)
 	r.Targets[0].Overload = overloadSteps(412_345, 0.9)
+	for i := range r.Targets[0].Overload.Steps {
+		r.Targets[0].Overload.Steps[i].Bare = &OverloadBare{Refused: 412_345, P50: 1500 * time.Microsecond, P99: 12_300 * time.Microsecond}
+	}
 	if err := WriteSummary(&b, r, TextOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +93,9 @@ func TestOverloadFitsATerminal(t *testing.T) {
 		if n := utf8.RuneCountInString(line); table && n > 80 && !strings.HasPrefix(line, "warning") {
 			t.Errorf("%d columns: %s", n, line)
 		}
+	}
+	if want := "10x      371,111    408,222   91 %  0.6+1.2  0.6+1.2  2.00 ms  412,345  12.3 ms\n"; !strings.Contains(b.String(), want) {
+		t.Errorf("the summary lacks the controls at 10x, %q:\n%s", want, b.String())
 	}
 	if n := strings.Count(b.String(), "warning: at 10x the harness sent "); n != 2 {
 		t.Errorf("%d warnings that the harness was late, want one for each target:\n%s", n, b.String())
@@ -108,16 +118,19 @@ func TestWhyTheHarnessSentLess(t *testing.T) {
 
 func TestOverloadIsValidated(t *testing.T) {
 	for field, spoil := range map[string]func(*Overload){
-		"capacity_per_second":          func(o *Overload) { o.Capacity = -1 },
-		"probes[0].offered_per_second": func(o *Overload) { o.Probes[0].Offered = math.NaN() },
-		"steps[1].times":               func(o *Overload) { o.Steps[1].Times = 0.5 },
-		"steps[0].times":               func(o *Overload) { o.Steps[0].Times = math.NaN() },
-		"steps[2].answered_per_second": func(o *Overload) { o.Steps[2].Answered = math.Inf(1) },
-		"steps[2].calls.refused":       func(o *Overload) { o.Steps[2].Calls.Refused = -1 },
-		"steps[3].recovery_ns":         func(o *Overload) { o.Steps[3].Recovery = -2 },
-		"steps[3].missed":              func(o *Overload) { o.Steps[3].Missed = -2 },
-		"steps[3].llm":                 func(o *Overload) { o.Steps[3].LLM.Held = -2 },
-		"steps[4].p99_ns":              func(o *Overload) { o.Steps[4].P99 = -1 },
+		"capacity_per_second":                  func(o *Overload) { o.Capacity = -1 },
+		"probes[0].offered_per_second":         func(o *Overload) { o.Probes[0].Offered = math.NaN() },
+		"steps[1].times":                       func(o *Overload) { o.Steps[1].Times = 0.5 },
+		"steps[0].times":                       func(o *Overload) { o.Steps[0].Times = math.NaN() },
+		"steps[2].answered_per_second":         func(o *Overload) { o.Steps[2].Answered = math.Inf(1) },
+		"steps[2].calls.refused":               func(o *Overload) { o.Steps[2].Calls.Refused = -1 },
+		"steps[3].recovery_ns":                 func(o *Overload) { o.Steps[3].Recovery = -2 },
+		"steps[3].missed":                      func(o *Overload) { o.Steps[3].Missed = -2 },
+		"steps[3].llm":                         func(o *Overload) { o.Steps[3].LLM.Held = -2 },
+		"steps[4].p99_ns":                      func(o *Overload) { o.Steps[4].P99 = -1 },
+		"steps[2].control.answered_per_second": func(o *Overload) { o.Steps[2].Control.Answered = math.NaN() },
+		"steps[2].control.client_cpu_ns":       func(o *Overload) { o.Steps[2].Control.ClientCPU = -1 },
+		"steps[2].bare.p99_ns":                 func(o *Overload) { o.Steps[2].Bare = &OverloadBare{P99: -1} },
 	} {
 		r := overloadedRun(t)
 		spoil(r.Targets[0].Overload)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // Picture is a kind of picture.
@@ -87,5 +89,5 @@ func pictureSubtitle(r *Run) string {
 	if e.CPU != "" {
 		s += " · " + clean(e.CPU, 60)
 	}
-	return s + " · " + plural(int64(e.Cores), "core")
+	return s + " · " + amount.Plural(int64(e.Cores), "core")
 }

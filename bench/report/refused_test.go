@@ -81,7 +81,7 @@ func TestMoreRefusalsAreARegression(t *testing.T) {
 	var found bool
 	for _, d := range c.Deltas {
 		if d.Metric == "refused" {
-			found = d.Regression && d.Finding == FindingWorse && *d.A == 0 && *d.B > 0.33
+			found = d.Verdict == Worse && d.Finding == FindingWorse && *d.A == 0 && *d.B > 0.33
 		}
 	}
 	if !found {

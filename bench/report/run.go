@@ -118,7 +118,7 @@ func (t *Target) warning() string {
 		load = fmt.Sprintf("it sent %s of %s calls per second", formatRate(t.Pacer.KeptRate), formatRate(perSecond(t.Offered, t.Duration)))
 	}
 	return fmt.Sprintf("the harness could not keep the schedule (p99 lateness %s, %s not sent): %s, and latencies are partly those of the harness",
-		formatDuration(t.Pacer.P99), plural(t.Pacer.Missed, "call"), load)
+		formatDuration(t.Pacer.P99), amount.Plural(t.Pacer.Missed, "call"), load)
 }
 
 // refusals returns a sentence about refused calls, or "" if there are none.
@@ -126,7 +126,7 @@ func (t *Target) refusals() string {
 	if t.Refused == 0 {
 		return ""
 	}
-	text := plural(t.Refused, "call") + " refused because of overload, " + formatPercent(share(t.Refused, t.Offered))
+	text := amount.Plural(t.Refused, "call") + " refused because of overload, " + formatPercent(share(t.Refused, t.Offered))
 	if t.HeldBack > 0 {
 		text += "; " + amount.Group(t.HeldBack) + " of them not sent, after others were refused"
 	}

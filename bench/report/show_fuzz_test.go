@@ -45,6 +45,8 @@ func (n *numbers) overload() *Overload {
 		o.Steps = append(o.Steps, OverloadStep{
 			Times: float64(i + 1), Offered: float64(n.next()), Sent: float64(n.next()), Answered: float64(n.next()), Calls: n.counts(),
 			P50: n.duration(), P99: n.duration(), RefusedP99: n.duration(), LateP99: n.duration(), Missed: n.next(), Watched: n.duration(), Recovery: n.duration() - 1,
+			Control: &OverloadControl{ToTarget: float64(n.next()), Sent: float64(n.next()), Answered: float64(n.next()), ClientCPU: n.duration()},
+			Bare:    &OverloadBare{Refused: float64(n.next()), P99: n.duration()},
 		})
 	}
 	return o

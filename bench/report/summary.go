@@ -59,7 +59,7 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 			fmt.Fprintf(&b, "  %s times: %s\n", amount.Group(e.Count), clean(e.Message, 160))
 		}
 		if t.Resources != nil && t.Resources.ServerCPUPerMillion > 0 {
-			fmt.Fprintf(&b, "  servers: %s of CPU per million decisions\n", formatDuration(t.Resources.ServerCPUPerMillion))
+			fmt.Fprintf(&b, "  servers: %s of CPU per decision\n", formatDuration(t.Resources.ServerCPUPerMillion/1e6))
 		}
 	}
 	if r.Harness != nil {
@@ -80,20 +80,30 @@ func WriteSummary(w io.Writer, r *Run, o TextOptions) error {
 
 // writeOverload writes the steps of each target.
 func writeOverload(b *strings.Builder, r *Run, style style) {
+	notes, bare := overloadNote, false
 	for i := range r.Targets {
 		t := &r.Targets[i]
 		if t.Overload == nil {
 			continue
 		}
-		head, notes := t.overloadSummary(len(r.Targets) > 1)
+		head, warnings := t.overloadSummary(len(r.Targets) > 1)
 		b.WriteString(head + "\n\n")
 		t.Overload.table().text(b, style)
-		for _, text := range notes {
+		for _, text := range warnings {
 			b.WriteString(style.red("warning: "+text) + "\n")
 		}
 		b.WriteString("\n")
+		if c := t.Overload.controls(); len(c.rows) > 0 {
+			c.text(b, style)
+			b.WriteString("\n")
+			notes = overloadNote + "\n" + controlsNote
+			bare = bare || slices.Contains(c.head, "bare")
+		}
 	}
-	for line := range strings.Lines(overloadNote + "\n") {
+	if bare {
+		notes += "\n" + bareNote
+	}
+	for line := range strings.Lines(notes + "\n") {
 		b.WriteString(style.dim(strings.TrimSuffix(line, "\n")) + "\n")
 	}
 	b.WriteString("\n")
@@ -179,10 +189,11 @@ func (s style) wrap(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-func (s style) bold(text string) string  { return s.wrap("1", text) }
-func (s style) dim(text string) string   { return s.wrap("2", text) }
-func (s style) green(text string) string { return s.wrap("32", text) }
-func (s style) red(text string) string   { return s.wrap("31;1", text) }
+func (s style) bold(text string) string   { return s.wrap("1", text) }
+func (s style) dim(text string) string    { return s.wrap("2", text) }
+func (s style) green(text string) string  { return s.wrap("32", text) }
+func (s style) red(text string) string    { return s.wrap("31;1", text) }
+func (s style) yellow(text string) string { return s.wrap("33", text) }
 
 func (s style) verdict(a *Audit, text string) string {
 	return s.coloured(a.class(), text)

@@ -183,7 +183,11 @@ func (t *timeline) drawMarks(c *canvas, x, y *axis) {
 }
 
 func (m *Mark) text() string {
-	return clean(strings.TrimSpace(m.Kind+" "+m.Detail), 40)
+	text := m.Detail
+	if !strings.Contains(text, m.Kind) { // details of faults name them
+		text = strings.TrimSpace(m.Kind + " " + text)
+	}
+	return clean(text, 60)
 }
 
 // drawHits adds tooltips with the values.

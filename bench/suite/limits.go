@@ -211,13 +211,13 @@ func (t *policyLimits) ratesOf(model string) limiter.Rates {
 	return rates
 }
 
-// redisAuditOptions returns the limits of a Redis target for the auditor.
+// redisAuditOptions returns the limits of a target on Redis, or of CL.THROTTLE, for the auditor.
 func redisAuditOptions(kind string, limits []target.Limit) audit.Options {
 	if len(limits) == 0 {
 		limits = []target.Limit{target.DefaultLimit}
 	}
 	algorithm := audit.FixedWindow
-	if kind == redisLua {
+	if kind == redisLua || kind == throttle {
 		algorithm = audit.TokenBucket
 	}
 	var o audit.Options
@@ -234,12 +234,15 @@ const (
 	redisPlain = "redis"
 	redisLua   = "redis-lua"
 	rateLimit  = "rls"
+	throttle   = "throttle"
+	gubernator = "gubernator"
+	echo       = "echo"
 )
 
 // plaintextKind maps a kind over TLS to the same kind without.
 var plaintextKind = map[string]string{"rediss": redisPlain, "rediss-lua": redisLua}
 
-var checksOnly = []string{redisPlain, redisLua, rateLimit}
+var checksOnly = []string{redisPlain, redisLua, rateLimit, throttle, gubernator, echo}
 
 // ChecksOnly reports whether the target of a spec has no reservations.
 func ChecksOnly(spec string) bool { return slices.Contains(checksOnly, kindOf(spec)) }

@@ -4,6 +4,7 @@ package suite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -36,19 +37,17 @@ const (
 func (r *runner) runOverload(ctx context.Context) error {
 	for _, s := range r.targets {
 		s.overload = &report.Overload{}
-		m := &overloadRun{runner: r, target: s, ctx: ctx}
-		if err := m.findCapacity(); err != nil {
+		bare, err := r.openBare(ctx, s)
+		if err != nil {
 			return err
 		}
-		if s.overload.Capacity == 0 {
-			r.o.Log(fmt.Sprintf("%s does not answer %s calls/s, so nothing more is offered to it", s.name, formatRate(lowestRate)))
-			continue
+		m := &overloadRun{runner: r, target: s, bare: bare, ctx: ctx}
+		err = m.run()
+		if bare != nil {
+			err = errors.Join(err, bare.target.Close())
 		}
-		r.o.Log(fmt.Sprintf("%s answers up to %s calls/s", s.name, formatRate(s.overload.Capacity)))
-		for _, times := range overloadTimes {
-			if err := m.step(times); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -58,8 +57,28 @@ func (r *runner) runOverload(ctx context.Context) error {
 type overloadRun struct {
 	*runner
 	target *measuredTarget
+	bare   *measuredTarget // nil if there is none
 	ctx    context.Context //nolint:containedctx // of one call of runOverload
 	loads  int             // so far
+}
+
+// run finds the capacity and offers its multiples.
+func (m *overloadRun) run() error {
+	s := m.target
+	if err := m.findCapacity(); err != nil {
+		return err
+	}
+	if s.overload.Capacity == 0 {
+		m.o.Log(fmt.Sprintf("%s does not answer %s calls/s, so nothing more is offered to it", s.name, formatRate(lowestRate)))
+		return nil
+	}
+	m.o.Log(fmt.Sprintf("%s answers up to %s calls/s", s.name, formatRate(s.overload.Capacity)))
+	for _, times := range overloadTimes {
+		if err := m.step(times); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // load returns a load at a rate. Each has keys and ids of its own.
@@ -124,7 +143,10 @@ func (m *overloadRun) step(times float64) error {
 	if err == nil {
 		err = problem
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return m.controls(&o.Steps[len(o.Steps)-1])
 }
 
 // newStep converts the result of a load.

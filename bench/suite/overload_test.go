@@ -121,6 +121,9 @@ func TestOverloadOfATargetThatRefuses(t *testing.T) {
 		if refused := float64(s.Calls.Refused) / float64(s.Calls.Offered); math.Abs(refused-(1-1_000/s.Offered)) > 0.02 {
 			t.Errorf("%vx: %v refused, want what is beyond 1,000 calls/s", s.Times, refused)
 		}
+		if c := s.Control; c == nil || c.ToTarget < 0.97*o.Peak() || math.Abs(c.Sent-s.Offered) > 2 || c.Answered < 0.9*o.Peak() || s.Bare != nil {
+			t.Errorf("%vx: control %+v, want that about %v were sent and answered, of the same load", s.Times, c, o.Peak())
+		}
 		if s.RefusedP99 > time.Millisecond || s.P99 > 25*time.Millisecond || s.SentP99 == 0 || s.Watched != watchTime || s.Recovery > 100*time.Millisecond || s.Recovery < 0 {
 			t.Errorf("%vx: refused within %v, p99 %v, back in %v, want at once, 21ms and at once", s.Times, s.RefusedP99, s.P99, s.Recovery)
 		}
@@ -141,6 +144,8 @@ func TestOverloadOfATargetThatQueues(t *testing.T) {
 	for i := range o.Steps {
 		if s := &o.Steps[i]; s.Times > 2 && s.Recovery != report.NeverNormal {
 			t.Errorf("%vx: back to normal in %v, want not within %v", s.Times, s.Recovery, watchTime)
+		} else if s.Times > 2 && s.Control != nil {
+			t.Errorf("%vx: control %+v, want none while the target has not recovered", s.Times, s.Control)
 		}
 	}
 	var text strings.Builder

@@ -74,7 +74,7 @@ type runner struct {
 func (r *runner) startCluster(ctx context.Context) (err error) {
 	clusterCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
-	options := local.Options{Nodes: r.o.LocalNodes, Binary: r.o.Binary, Policy: r.o.Policy, Persist: r.o.Persist, Log: r.o.Log}
+	options := local.Options{Nodes: r.o.LocalNodes, Binary: r.o.Binary, Policy: r.o.Policy, Persist: r.o.Persist, BareServers: r.o.bareServers(), Log: r.o.Log}
 	if options.Policy == "" {
 		options.PolicyText = defaultPolicy
 	}
@@ -111,7 +111,7 @@ func (o *Options) targetOptions(spec string) target.Options {
 	if options.TLS != nil {
 		options.Insecure = false // Insecure is for targets without TLS
 	}
-	if kind := kindOf(spec); kind != redisPlain && kind != redisLua {
+	if kind := kindOf(spec); kind != redisPlain && kind != redisLua && kind != throttle {
 		options.Limits = nil
 	}
 	return options

@@ -123,6 +123,7 @@ type load struct {
 	maxLag           time.Duration // 0: the default
 	longest          time.Duration // of an LLM call; 0: no bound
 	silent           bool          // not shown while it runs
+	through          bench.Target  // sends it to the target; nil: the target itself
 }
 
 // runTurn measures one turn of a target. If ctx ends, the error is its cause.
@@ -170,9 +171,13 @@ func (r *runner) measure(ctx context.Context, s *measuredTarget, l *load) (*benc
 	if !l.silent {
 		watched = r.superviseCluster(ctx, s, begin.Add(l.warmup), l.duration)
 	}
+	to := s.target
+	if l.through != nil {
+		to = l.through
+	}
 	more, limit := true, r.o.maxCallers(l.round)
 	result, err := bench.Run(ctx, bench.Options{
-		Target: s.target, Arrivals: l.arrivals, Callers: r.o.Callers,
+		Target: to, Arrivals: l.arrivals, Callers: r.o.Callers,
 		Duration: l.duration, Warmup: l.warmup, Timeout: r.o.Timeout,
 		Interval: l.interval, DrainTimeout: l.drain, MaxLag: l.maxLag,
 		Workload: bench.WorkloadFunc(func(c *bench.Call) bool {
@@ -206,6 +211,9 @@ func (r *runner) measure(ctx context.Context, s *measuredTarget, l *load) (*benc
 		},
 	})
 	record, problem := watched()
+	if record != nil && s.auditor != nil {
+		allowLosses(s.auditor, offset+l.warmup, record.Marks)
+	}
 	if result == nil {
 		return nil, nil, errors.Join(err, problem)
 	}
@@ -271,9 +279,9 @@ func RefillDelay(nodes int, faults []local.Fault) (d time.Duration) {
 func (s *measuredTarget) startAudit(r *runner) (err error) {
 	var o audit.Options
 	switch {
-	case s.kind == redisPlain || s.kind == redisLua:
+	case s.kind == redisPlain || s.kind == redisLua || s.kind == throttle:
 		o = redisAuditOptions(s.kind, r.o.Targets.Limits)
-	case s.kind == "null" || s.kind == rateLimit || CallsModels(s.kind+":"):
+	case s.kind == "null" || s.kind == "bare" || s.kind == rateLimit || s.kind == gubernator || s.kind == echo || CallsModels(s.kind+":"):
 		return nil
 	case r.policy != nil:
 		o = PolicyAuditOptions(r.policy, s.started, s.local)
@@ -290,6 +298,21 @@ func (s *measuredTarget) startAudit(r *runner) (err error) {
 	o.MaxFindings = 1_000
 	s.auditor, err = audit.New(o)
 	return err
+}
+
+// LossAtFailure is how long before the failure of a node small charges may have been answered
+// that are lost with it: 20 ms between flushes to the heir, and a generous round trip.
+const LossAtFailure = 50 * time.Millisecond
+
+// allowLosses tells the auditor when nodes failed, as marks since the start of a turn say.
+func allowLosses(a *audit.Auditor, start time.Duration, marks []local.Mark) {
+	for _, m := range marks {
+		switch m.Kind {
+		case local.Kill, local.Pause, local.Crash:
+			// As long again for the fault to be applied, and for answers to arrive.
+			a.AllowLoss(start+m.At-LossAtFailure, start+m.At+LossAtFailure)
+		}
+	}
 }
 
 // outboxDelay is how long owners may take to hear of what was decided without them: usage

@@ -23,7 +23,9 @@ var gubernatorKind = Kind{
 type gubernatorTarget struct {
 	base
 	checksOnly
-	conn *grpc.ClientConn
+	conn   *grpc.ClientConn
+	limit  Limit
+	global bool
 }
 
 func openGubernator(k *kind, rest string, o Options) (builtin, error) {
@@ -31,16 +33,24 @@ func openGubernator(k *kind, rest string, o Options) (builtin, error) {
 	if err != nil {
 		return nil, err
 	}
+	limit := o.Limits[0]
+	if len(o.Limits) > 1 || limit.Dimension != Requests {
+		return nil, fmt.Errorf("limits: must be one limit on requests, got %d, the first on %s", len(o.Limits), limit.Dimension)
+	}
 	o.Token = nil // it is for nodes
 	conn, err := dial(at, o)
 	if err != nil {
 		return nil, err
 	}
-	return &gubernatorTarget{base: newBase(k, k.Name+":"+at, o), conn: conn}, nil
+	return &gubernatorTarget{base: newBase(k, k.Name+":"+at, o), conn: conn, limit: limit, global: o.Global}, nil
 }
 
 func (g *gubernatorTarget) describe() string {
-	return "Limit: " + DefaultLimit.String() + "."
+	text := "Limit: " + g.limit.String() + "."
+	if g.global {
+		text += " Daemons answer from copies (GLOBAL)."
+	}
+	return text
 }
 
 func (g *gubernatorTarget) ready(ctx context.Context) error { return connected(ctx, g.timeout, g.conn) }
@@ -50,7 +60,7 @@ func (g *gubernatorTarget) Check(ctx context.Context, c *bench.Call) (bench.Answ
 	ctx, cancel := g.withTimeout(ctx)
 	defer cancel()
 	var answer []byte
-	if err := g.conn.Invoke(ctx, "/pb.gubernator.V1/GetRateLimits", gubernatorRequest(c.Key, requestsOf(c)), &answer, grpc.ForceCodec(plainBytes{})); err != nil {
+	if err := g.conn.Invoke(ctx, "/pb.gubernator.V1/GetRateLimits", g.request(c), &answer, grpc.ForceCodec(plainBytes{})); err != nil {
 		return bench.Answer{}, grpcError("check", err)
 	}
 	over, err := parseGubernator(answer)
@@ -69,14 +79,20 @@ func (g *gubernatorTarget) Close() error { return g.conn.Close() }
 // Gubernator's messages are encoded here, because its Go types would make all of it a
 // dependency.
 
-// gubernatorRequest is a GetRateLimitsReq with one limit.
-func gubernatorRequest(key string, hits int64) []byte {
+// globalBehavior is the GLOBAL of Gubernator.
+const globalBehavior = 2
+
+// request is a GetRateLimitsReq with one limit.
+func (g *gubernatorTarget) request(c *bench.Call) []byte {
 	var r []byte
-	for i, text := range []string{"requests", key} { // name, unique_key
+	for i, text := range []string{"requests", c.Key} { // name, unique_key
 		r = protowire.AppendString(protowire.AppendTag(r, protowire.Number(i+1), protowire.BytesType), text)
 	}
-	for i, n := range []int64{hits, DefaultLimit.Amount, DefaultLimit.Window.Milliseconds()} { // hits, limit, duration
+	for i, n := range []int64{requestsOf(c), g.limit.Amount, g.limit.Window.Milliseconds()} { // hits, limit, duration
 		r = protowire.AppendVarint(protowire.AppendTag(r, protowire.Number(i+3), protowire.VarintType), uint64(n))
+	}
+	if g.global {
+		r = protowire.AppendVarint(protowire.AppendTag(r, 7, protowire.VarintType), globalBehavior)
 	}
 	return protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), r)
 }

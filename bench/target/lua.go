@@ -83,27 +83,50 @@ func (b *luaTarget) describe() string {
 
 // run runs a script with the limits, and the costs of call.
 func (b *luaTarget) run(ctx context.Context, script *redis.Script, call *bench.Call) *redis.Cmd {
-	args := make([]any, 0, 3*len(b.limits))
+	keys, args := b.arguments(call)
+	return script.Run(ctx, b.client, keys, args...)
+}
+
+// arguments returns those of a script: the limits, and the costs of call.
+func (b *luaTarget) arguments(call *bench.Call) (keys []string, args []any) {
+	args = make([]any, 0, 3*len(b.limits))
 	for _, l := range b.limits {
 		args = append(args, l.Amount, l.Window.Milliseconds(), l.Dimension.costOf(call))
 	}
-	return script.Run(ctx, b.client, []string{b.prefix + ":" + call.Key}, args...)
+	return []string{b.prefix + ":" + call.Key}, args
 }
 
 // Check implements [bench.Target].
 func (b *luaTarget) Check(ctx context.Context, call *bench.Call) (bench.Answer, error) {
 	ctx, cancel := b.withTimeout(ctx)
 	defer cancel()
-	result, err := b.run(ctx, bucketScript, call).Int()
+	answer, err := luaAnswer(b.run(ctx, bucketScript, call))
+	if err != nil {
+		return bench.Answer{}, connError(ctx, "check", err)
+	}
+	return answer, nil
+}
+
+// luaAnswer reads the result of the script.
+func luaAnswer(c *redis.Cmd) (bench.Answer, error) {
+	result, err := c.Int()
 	switch {
 	case err != nil:
-		return bench.Answer{}, connError(ctx, "check", err)
+		return bench.Answer{}, err
 	case result == 0:
 		return bench.Answer{Outcome: bench.Allowed}, nil
 	case result < 0:
 		return bench.Answer{Outcome: bench.Denied, Reason: exceedsCapacity}, nil
 	}
 	return bench.Answer{Outcome: bench.Denied, Reason: limitExceeded}, nil
+}
+
+// CheckBatch implements [Batcher]. The script must have been run before.
+func (b *luaTarget) CheckBatch(ctx context.Context, calls []bench.Call) ([]bench.Answer, error) {
+	return b.batch(ctx, calls, func(ctx context.Context, p redis.Pipeliner, call *bench.Call) *redis.Cmd {
+		keys, args := b.arguments(call)
+		return bucketScript.EvalSha(ctx, p, keys, args...)
+	}, luaAnswer)
 }
 
 // ReadUsage implements [bench.UsageReader].

@@ -33,7 +33,10 @@ tiers:
     limits:
       - { dimension: requests, limit: 1_000, window: 9600h, algorithm: fixed_window }
       - { dimension: tokens, limit: 10_000, window: 9600h, algorithm: fixed_window, on_exceed: degrade }
+  four: { requests: 9_000_000_000/min, tokens: 9_000_000_000/min, concurrent: 9_000_000_000, spend: $900_000/day }
 default_tier: thousand
+prices:
+  "*": { input: 0.01, output: 0.01 }
 `
 
 // The window of the rule ends with the decade.

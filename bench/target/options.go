@@ -54,7 +54,7 @@ func (d Dimension) costOf(c *bench.Call) int64 {
 	return 0
 }
 
-// Limit is a limit that a Redis target applies to every key, whatever its tier.
+// Limit is a limit that a target which keeps none itself applies to every key, whatever its tier.
 type Limit struct {
 	Dimension Dimension
 	Amount    int64         // per window; also the capacity of a token bucket
@@ -96,9 +96,11 @@ type Options struct {
 	// addition to the bearer token. Empty means [DefaultKeyHeader].
 	KeyHeader string
 
-	// Limits are the limits of redis, exactly one on requests, and of redis-lua, one to
-	// four with different dimensions. Empty means [DefaultLimit].
+	// Limits are the limits of redis, throttle and gubernator, exactly one on requests, and of
+	// redis-lua, one to four with different dimensions. Empty means [DefaultLimit].
 	Limits []Limit
+	// Global has the daemons of gubernator answer from copies, its behavior GLOBAL.
+	Global bool
 	// Prefix is the prefix of all keys in Redis. Processes with the same prefix share
 	// their limits. Empty means a new random prefix for each target. Keys expire.
 	Prefix string

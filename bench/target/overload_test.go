@@ -287,3 +287,50 @@ func TestSettlesWaitForConnections(t *testing.T) {
 		}
 	})
 }
+
+// The calls of a target of bare servers are refused by all of them in turns, and never held
+// back.
+func TestBareServersRefuseEveryCall(t *testing.T) {
+	var addrs []string
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addrs = append(addrs, l.Addr().String())
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- ServeBare(ctx, l) }()
+		t.Cleanup(func() {
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	target, err := OpenBare(addrs, Options{Timeout: waitFor})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), waitFor)
+	defer cancel()
+	if err := Ready(ctx, target); err != nil {
+		t.Fatal(err)
+	}
+	call := bench.Call{Key: "acme/alice", ID: "1", MaxOutputTokens: 10}
+	for i := range 500 {
+		for name, send := range map[string]func(context.Context, *bench.Call) (bench.Answer, error){"check": target.Check, "reserve": target.Reserve} {
+			_, err := send(ctx, &call)
+			if refused, ok := errors.AsType[*bench.OverloadedError](err); !ok || refused.HeldBack || refused.RetryAfter == 0 {
+				t.Fatalf("%s %d = %v, want a refusal by a server", name, i, err)
+			}
+		}
+	}
+	if _, err := target.Settle(ctx, bench.Usage{}); !errors.Is(err, bench.ErrNoReservations) {
+		t.Errorf("Settle = %v, want %v", err, bench.ErrNoReservations)
+	}
+	if _, err := OpenBare([]string{addrs[0], "?"}, Options{}); err == nil {
+		t.Error("OpenBare of a wrong address succeeded")
+	}
+}

@@ -63,6 +63,13 @@ func openStore(k *kind, rest string, o Options) (*redisBase, error) {
 	case encrypted && o.TLS == nil:
 		o.TLS, o.Insecure = &tls.Config{MinVersion: tls.VersionTLS12}, false
 	}
+	o.Token = nil // it is for nodes
+	return newStore(k, rest, o)
+}
+
+// newStore returns a client of a server that speaks the protocol of Redis. The token is its
+// password, unless the spec has one.
+func newStore(k *kind, rest string, o Options) (*redisBase, error) {
 	options := &redis.Options{
 		TLSConfig: o.TLS,
 		PoolSize:  o.Connections,
@@ -73,12 +80,19 @@ func openStore(k *kind, rest string, o Options) (*redisBase, error) {
 		DialerRetries:    1,
 		PipelinePoolSize: -1, // pipelines use the same connections as scripts
 		// Features of newer servers that are not used here.
+		Protocol:                 2,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 	where, err := parseRedis(k.Name, rest, o, options)
 	if err != nil {
 		return nil, err
+	}
+	if o.Token != nil && options.Password == "" {
+		options.CredentialsProviderContext = func(context.Context) (user, password string, err error) {
+			password, err = o.Token.Token()
+			return "", password, err
+		}
 	}
 	prefix := o.Prefix
 	if prefix == "" {

@@ -52,6 +52,9 @@ var kinds = []kind{
 	{luaTLSKind, openLua},
 	{rlsKind, openRLS},
 	{gubernatorKind, openGubernator},
+	{respKind, openRESP},
+	{throttleKind, openThrottle},
+	{echoKind, openEcho},
 	{openAIKind, openLLM},
 	{anthropicKind, openLLM},
 	{nullKind, openNull},
@@ -61,7 +64,7 @@ var kinds = []kind{
 // spec says plaintext, and null:, do not.
 func SupportsTLS(spec string) bool {
 	name, _, _ := strings.Cut(spec, ":")
-	return slices.Contains([]string{clientKind.Name, grpcKind.Name, rlsKind.Name, gubernatorKind.Name, httpsKind.Name, redisTLSKind.Name, luaTLSKind.Name}, name)
+	return slices.Contains([]string{clientKind.Name, grpcKind.Name, rlsKind.Name, gubernatorKind.Name, respKind.Name, throttleKind.Name, httpsKind.Name, redisTLSKind.Name, luaTLSKind.Name}, name)
 }
 
 // builtin is a target of this package.

@@ -35,6 +35,10 @@ func TestOpenNamesItsTargets(t *testing.T) {
 		"openai:https://models.example":        "openai:https://models.example:443",
 		"anthropic:http://localhost":           "anthropic:http://localhost:80",
 		"null:":                                "null:",
+		"echo:":                                "echo:",
+		"echo:127.0.0.1":                       "echo:127.0.0.1:6471",
+		"resp://:secret@127.0.0.1":             "resp://127.0.0.1:6379",
+		"throttle://127.0.0.1:7000":            "throttle://127.0.0.1:7000",
 		"null:5ms":                             "null:5ms",
 	} {
 		target, err := Open(spec, Options{})
@@ -76,6 +80,11 @@ func TestOpenRejects(t *testing.T) {
 		{"grpc:127.0.0.1:http", Options{}, `got "http"`},
 		{"grpc:node/1", Options{}, `must be grpc:HOST:PORT, got address "node/1"`},
 		{"rls:limits.example", Options{}, "is not a loopback address"},
+		{"echo:limits.example", Options{}, "is not a loopback address"},
+		{"resp://limits.example", Options{}, "is not a loopback address"},
+		{"resp://127.0.0.1/x", Options{}, "database: must be a number"},
+		{"throttle://127.0.0.1", Options{Limits: []Limit{{Tokens, 10, time.Minute}}}, "limits[0].dimension: must be requests, got tokens"},
+		{"throttle://127.0.0.1", Options{Limits: []Limit{{Requests, 10, time.Millisecond}}}, "limits[0].window: must be whole seconds, got 1ms"},
 		{"http://127.0.0.1/v1/check", Options{}, "must be http:HOST:PORT"},
 		{"http://limits.example", Options{}, "is not a loopback address"},
 		{"http://127.0.0.1", Options{TLS: &tls.Config{MinVersion: tls.VersionTLS13}}, "use https://"},

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // Mix is a set of names with weights, such as free=70,standard=25,enterprise=5. The
@@ -91,6 +94,9 @@ func (m *Mix) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// Names returns the names, in the order in which they were given.
+func (m *Mix) Names() []string { return slices.Clone(m.names) }
+
 // pick maps a random number to a name, or to "" if the mix is empty.
 func (m *Mix) pick(random uint64) string {
 	if len(m.names) == 0 {
@@ -106,11 +112,23 @@ func (m *Mix) pick(random uint64) string {
 	return m.names[len(m.names)-1]
 }
 
-// percent lists the names with their shares in percent.
+// percent lists the names with their shares in percent, which sum to 100: with one decimal,
+// or with as many as the smallest needs for two digits.
 func (m *Mix) percent() string {
-	items := make([]string, len(m.names))
-	for i, name := range m.names {
-		items[i] = fmt.Sprintf("%s %s", name, formatPercent(float64(m.weights[i])/float64(m.total)))
+	items, weights := make([]string, len(m.names)), make([]float64, len(m.names))
+	smallest := m.total
+	for i, w := range m.weights {
+		weights[i] = float64(w)
+		if w > 0 {
+			smallest = min(smallest, w)
+		}
+	}
+	places, unit := 1, int64(10) // of a percent
+	for places < 6 && float64(smallest)/float64(m.total)*100*float64(unit) < 10 {
+		places, unit = places+1, unit*10
+	}
+	for i, n := range amount.Shares(100*unit, weights) {
+		items[i] = m.names[i] + " " + strconv.FormatFloat(float64(n)/float64(unit), 'f', -1, 64) + "%"
 	}
 	return strings.Join(items, ", ")
 }

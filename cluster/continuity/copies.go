@@ -201,7 +201,9 @@ func (m *Machine) noteCopy(i int, s *stream, c Copy) {
 	m.noteSynced(i)
 	m.noteDurable(i)
 	m.flush(i)
-	m.busy.set(i) // a tick finds out whether anything is left to do
+	if m.isBusy(i) {
+		m.busy.set(i)
+	}
 	if p.export != nil {
 		m.advanceExport(i)
 		m.touch(i)

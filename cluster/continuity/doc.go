@@ -111,7 +111,7 @@
 //
 // # Contract of the host
 //
-//  1. Call Step from one goroutine at a time, [Tick] every [TickInterval].
+//  1. Call Step from one goroutine at a time, [Tick] when [Machine.NextTick] says.
 //  2. Act on the effects in the order of their fields. In particular, acknowledge,
 //     that is send messages, only after records are applied.
 //  3. Ask Decides before a decision and again before its answer. It reads the state

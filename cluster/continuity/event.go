@@ -55,7 +55,7 @@ type (
 	// records. The host applies those that [Effects.Apply] lists.
 	StateReceived []StateTransfer
 
-	// Tick is due every [TickInterval].
+	// Tick is due when [Machine.NextTick] says.
 	Tick struct{}
 
 	// Changed says that the owner's state of partitions has changed.

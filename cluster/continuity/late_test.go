@@ -10,14 +10,15 @@ import (
 )
 
 // moveTo starts a member that the ring prefers for some partition, and runs until such a
-// partition is sealed for the move. It returns the partition and both sides.
+// partition is sealed for the move, and no votes were asked for yet. It returns the partition
+// and both sides.
 func (s *sim) moveTo(t *testing.T, name string) (p int, from, to *simNode) {
 	t.Helper()
 	to = s.start(name, Joining, nil)
 	s.until(t, 10*time.Second, "sealed", func() bool {
 		for _, n := range s.nodes {
 			for i := range simPartitions {
-				if x := n.m.parts[i].export; n.m.parts[i].sealed && x.to == to.id {
+				if x := n.m.parts[i].export; n.m.parts[i].sealed && n.m.parts[i].proposal == nil && x.to == to.id {
 					p, from = i, n
 					return true
 				}

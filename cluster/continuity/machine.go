@@ -55,6 +55,7 @@ type Machine struct {
 	nextTransfer uint64
 	// transfersEnded is set if some have ended since the last tick.
 	transfersEnded bool
+	ticked         time.Duration // when the last tick was
 	nextWalk       time.Duration
 	nextCollect    time.Duration
 	nextKnown      time.Duration // when to ask anybody for all arrangements again
@@ -267,8 +268,12 @@ func (m *Machine) sendAll(e Entry) {
 // has to look at.
 func (m *Machine) touch(i int) {
 	m.busy.set(i)
-	m.touched = append(m.touched, i)
+	m.show(i)
+	m.nextWalk = min(m.nextWalk, m.now+m.o.Heartbeat)
 }
+
+// show marks a partition whose role or lease may have changed.
+func (m *Machine) show(i int) { m.touched = append(m.touched, i) }
 
 // publish reports what has changed for routers.
 func (m *Machine) publish() {
@@ -320,6 +325,7 @@ func (m *Machine) meet(id ID) *peer {
 	i, ok := slices.BinarySearchFunc(m.peers, id.Name, func(p peer, name string) int { return strings.Compare(p.Name, name) })
 	if !ok {
 		m.peers = slices.Insert(m.peers, i, peer{})
+		m.nextWalk = min(m.nextWalk, m.now+m.o.Heartbeat)
 	}
 	p := &m.peers[i]
 	switch {

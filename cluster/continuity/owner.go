@@ -71,7 +71,7 @@ func (m *Machine) onGrants(msg *Message) {
 		// does not know of leases that this heir grants from now on.
 		if until := msg.Answered + m.o.Lease; !p.sticky() && until > p.leaseUntil {
 			p.leaseUntil = until
-			m.touch(i)
+			m.show(i)
 		}
 		m.noteCopy(i, &p.heir, g.Copy)
 	}

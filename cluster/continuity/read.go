@@ -30,7 +30,10 @@ func (m *Machine) decidesUntil(partition int) time.Duration {
 
 // Waits reports whether large charges wait until [Effects.Durable] covers them:
 // always, unless this member is the whole roster.
-func (m *Machine) Waits() bool { return len(m.roster.Names) > 1 }
+func (m *Machine) Waits() bool {
+	names := m.roster.Names
+	return len(names) > 1 || len(names) == 1 && names[0] != m.self.Name
+}
 
 // Lags reports whether the heir is so far behind that small charges wait as well.
 func (m *Machine) Lags(partition int, now time.Duration) bool {

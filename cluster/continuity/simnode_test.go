@@ -134,7 +134,9 @@ func (n *simNode) tick() {
 		return
 	}
 	if !n.paused { // a ticker drops what nobody receives
-		n.step(Tick{})
+		if n.clock() >= n.m.NextTick() {
+			n.step(Tick{})
+		}
 		n.sweepSlices()
 	}
 	n.s.at(TickInterval, n.tick)

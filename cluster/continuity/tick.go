@@ -10,9 +10,66 @@ import (
 // repayEvery is the time between two requests to report a journal.
 const repayEvery = 500 * time.Millisecond
 
+// calmWalk is the time between two looks at all partitions by a member that is alone and
+// owns all of them: no time that passes changes anything there.
+const calmWalk = time.Second
+
+// NextTick returns when the next [Tick] is due if no other event comes before: after
+// [TickInterval] while there is something to do, and otherwise with the next heartbeat. Each
+// event may change it, so a host asks after each. To tick earlier does no harm.
+func (m *Machine) NextTick() time.Duration {
+	soon := m.ticked + TickInterval
+	if m.superseded || !m.calm() {
+		return soon
+	}
+	return max(soon, m.nextWalk)
+}
+
+// calm reports whether nothing happens between two heartbeats but what other events say.
+func (m *Machine) calm() bool {
+	if m.roster.Epoch == 0 || !m.ready || m.settled != m.roster.Epoch || m.rosterChange != nil || m.leaving || m.forget != "" || m.transfersEnded {
+		return false
+	}
+	for i := range m.peers {
+		if m.peers[i].tells || !m.roster.has(m.peers[i].Name) {
+			return false
+		}
+	}
+	for _, word := range m.busy {
+		if word != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// alone reports whether this member is the whole cluster, and owns all partitions.
+func (m *Machine) alone() bool {
+	if !m.Voter() || len(m.roster.Names) != 1 || len(m.peers) > 0 || m.leaving {
+		return false
+	}
+	for i := range m.parts {
+		if p := &m.parts[i]; p.known.Owner != m.self || !p.known.Heir.IsZero() || p.stale || p.journal || p.held != 0 || p.warming != 0 || m.isBusy(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// isBusy reports whether the next tick has to look at a partition, and not only the next
+// heartbeat.
+func (m *Machine) isBusy(i int) bool {
+	p := &m.parts[i]
+	if p.proposal != nil {
+		return true
+	}
+	return p.known.Owner == m.self && (p.export != nil || !p.known.Heir.IsZero() && !p.heir.covers(p.copy.Seq))
+}
+
 // tick looks at the partitions with something to do, and at all of them once per
 // heartbeat.
 func (m *Machine) tick() {
+	m.ticked = m.now
 	m.bootstrap()
 	m.collectVotes()
 	m.tickRoster()
@@ -21,6 +78,9 @@ func (m *Machine) tick() {
 		m.nextWalk = m.now + m.o.Heartbeat
 		m.ping()
 		m.walk()
+		if m.alone() {
+			m.nextWalk = m.now + calmWalk
+		}
 	} else if m.transfersEnded {
 		m.startTransfers()
 	}
@@ -36,7 +96,7 @@ func (m *Machine) tick() {
 				m.flush(i)
 				m.advanceExport(i)
 			}
-			if p.proposal == nil && (p.known.Owner != m.self || p.export == nil && p.heir.covers(p.copy.Seq)) {
+			if !m.isBusy(i) {
 				m.busy.clear(i)
 			}
 		}

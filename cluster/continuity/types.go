@@ -126,7 +126,7 @@ func Defaults(partitions int) Options {
 	}
 }
 
-// TickInterval is the time between two [Tick] events.
+// TickInterval is the time between two [Tick] events while there is something to do.
 const TickInterval = 20 * time.Millisecond
 
 // resend is the time after which a copy or a change without acknowledgement is

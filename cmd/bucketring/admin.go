@@ -81,9 +81,10 @@ func newAdmin(s *streams) *cobra.Command {
 a node read its files again, or drain it.
 
 These commands need a node on the same machine: a node refuses them from other than a
-loopback address. Any node will do for a key: the call is sent to its owner. Changes are
-written to the audit log. A change has a request id, and is made once however often it is
-sent with the same id.`,
+loopback address. --server is its gRPC address, as for "check"; only "status", "health" and
+"forget" ask the HTTP API, at --http. Any node will do for a key: the call is sent to its
+owner. Changes are written to the audit log. A change has a request id, and is made once
+however often it is sent with the same id.`,
 		Example: `  bucketring admin key acme/alice
   bucketring admin reset acme/alice --limit tokens
   bucketring admin grant acme/alice --limit spend --amount '$5'
@@ -348,7 +349,7 @@ The call itself does not end: the model server does not know of it.`,
 		Args: exactArgs("KEY", "RESERVATION"),
 	}
 	c := newAPICall(s)
-	c.stringFlag(cmd, "charge", "progress, estimate or nothing (default progress)")
+	c.choiceFlag(cmd, "charge", "%s (default progress)", "progress", "estimate", "nothing")
 	c.changeFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c.body["key"], c.body["reservation"] = args[0], args[1]

@@ -51,6 +51,7 @@ the old one, let the caller use the next one, and then remove the old hash.`,
 	flags := cmd.Flags()
 	name := flags.String("name", "", "name of the caller, for its entry; empty means that only the hash is printed")
 	scopes := flags.StringSlice("scopes", []string{"call"}, "scopes of the caller: "+strings.Join(auth.ScopeNames(), ", "))
+	withChoices(flags, "scopes", auth.ScopeNames()...)
 	roots := flags.StringSlice("roots", nil, "roots that the scope call is for, such as acme,team-*; empty means all")
 	out := flags.String("out", "", "write the token to this file, which must not exist")
 	output := addFormat(flags)

@@ -28,10 +28,10 @@ charged twice?
 The target is a cluster that the benchmark starts itself or a running one. It can be
 compared side by side with other limiters.`,
 		Example: `  bucketring bench run --local 3 --for 10s
-  bucketring bench report run.json -o report.html
+  bucketring bench report run.json --out report.html
   bucketring bench compare before.json after.json --fail-over 5%`,
 	})
-	for _, c := range []*cobra.Command{newBenchRun(s), newBenchReport(s), newBenchCompare(s), newBenchContinuity(s), newBenchBusy()} {
+	for _, c := range []*cobra.Command{newBenchRun(s), newBenchReport(s), newBenchCompare(s), newBenchWire(s), newBenchContinuity(s), newBenchEcho(), newBenchBusy(), newBenchBare()} {
 		c.Flags().SortFlags = false
 		cmd.AddCommand(c)
 	}

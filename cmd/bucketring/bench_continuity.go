@@ -32,6 +32,7 @@ Each flag below sets how often a fault is caused. Without any of them, all campa
 in full, which takes about two hours. Splits use network namespaces and need root.`,
 		Example: `  bucketring bench continuity --restarts-of-3 2 --kills 2 --pauses 1
   bucketring bench continuity --splits-2-1 1
+  bucketring bench continuity --waiters --restarts-of-3 1 --kills 1 --pauses 1
   bucketring bench continuity -o json > continuity.json
   bucketring bench continuity --binary before/bucketring --kills 5`,
 		Args: exactArgs(),
@@ -52,6 +53,7 @@ in full, which takes about two hours. Splits use network namespaces and need roo
 		flags[i] = &campaignFlag{names.name, names.help, all[i]}
 		f.IntVar(&flags[i].campaign.Count, names.name, 0, fmt.Sprintf("%s (in full: %d)", names.help, all[i].Count))
 	}
+	f.BoolVar(&o.Waiters, "waiters", false, "send two to three times the calls that the limits let through, which wait in line")
 	f.Float64Var(&o.Rate, "rate", continuity.DefaultRate, "calls per second")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the calls")
 	f.DurationVar(&o.SplitFor, "split-for", continuity.DefaultSplitFor, "length of a split")

@@ -20,10 +20,12 @@ import (
 	"github.com/bucketring/bucketring/bench/target"
 	"github.com/bucketring/bucketring/bench/workload"
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/limiter/policy/source"
 )
 
-// The default load of a run.
+// The default load of a run. Its time is enough for [report.MinComparable].
 const (
+	defaultBenchTime = 30 * time.Second
 	defaultBenchRate = 2_000
 	defaultBenchKeys = "zipf:1.1x100k"
 	defaultBenchTier = "free=70,standard=25,enterprise=5"
@@ -47,7 +49,7 @@ type benchFlags struct {
 	tokens   specFlag
 	llm      specFlag
 	retries  specFlag
-	arrivals string
+	arrivals *string
 	faults   []*faultFlag
 
 	out, reportPath string
@@ -71,9 +73,9 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 
 	f.Var(&b.rate, "rate", "calls per second, sent on schedule, such as 20k (default "+amount.Group(defaultBenchRate)+")")
 	f.IntVar(&o.Callers, "callers", 0, "without --rate: number of callers, each of which waits for its answer; with --rate: maximum number of calls in progress")
-	f.StringVar(&b.arrivals, "arrivals", string(suite.Poisson), "distribution of the times between calls: poisson or constant")
+	b.arrivals = addChoice(f, "arrivals", "distribution of the times between calls: ", string(suite.Poisson), string(suite.Constant))
 	f.BoolVar(&o.Overload, "overload", false, "find the capacity of each target, then offer 0.9, 1, 2, 4 and 10 times as much, for 5s each unless --for is set; --rate is where the search begins")
-	f.DurationVar(&o.Duration, "for", 10*time.Second, "measured time of each target, over all rounds")
+	f.DurationVar(&o.Duration, "for", defaultBenchTime, "measured time of each target, over all rounds")
 	f.DurationVar(&o.Warmup, "warmup", 2*time.Second, "unmeasured time before each round")
 	f.DurationVar(&o.Timeout, "timeout", time.Second, "time to wait for an answer; for targets that call models the default is 1m")
 	f.DurationVar(&o.ReadyTimeout, "wait", suite.DefaultReadyTimeout, "time to wait for the first answer of a target")
@@ -88,6 +90,7 @@ func (b *benchFlags) declare(cmd *cobra.Command) {
 	b.retries.declare(f, &spec.Retries, "retries", "share of calls that are sent twice, such as 1%")
 	f.BoolVar(&o.Targets.NoIDs, "no-ids", false, "send checks without request ids, as callers that never repeat a call; only such checks are answered from slices")
 	f.StringVar(&b.trace, "trace", "", "azure: replay the Azure LLM inference trace instead of --rate and --keys")
+	withChoices(f, "trace", "azure")
 	f.Float64Var(&b.speed, "speed", 1, "speed of the replay of --trace")
 	f.Uint64Var(&spec.Seed, "seed", 1, "seed of the workload; the same seed makes the same calls")
 	f.StringVar(&spec.KeyPrefix, "prefix", "", "prefix of every key, so that runs against the same servers do not share usage")
@@ -163,7 +166,7 @@ func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 		return err
 	}
 	o.Rate = float64(b.rate)
-	o.Arrivals = suite.Arrival(b.arrivals)
+	o.Arrivals = suite.Arrival(*b.arrivals)
 	for _, f := range b.faults {
 		o.Faults = append(o.Faults, f.faults...)
 	}
@@ -177,9 +180,30 @@ func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 		return err
 	}
 	if err := o.Validate(); err != nil {
-		return usageError(cmd, err, "")
+		return usageError(cmd, namingFlags(cmd, err), "")
+	}
+	if err := b.checkTiers(cmd, s); err != nil {
+		return err
 	}
 	o.Command, o.Flags = commandOf(cmd)
+	return nil
+}
+
+// checkTiers rejects tiers that --policy does not have: calls with them are invalid.
+func (b *benchFlags) checkTiers(cmd *cobra.Command, s *streams) error {
+	if b.options.Policy == "" {
+		return nil
+	}
+	p, err := s.loadPolicy(b.options.Policy)
+	if err != nil {
+		return errorWithHint(fmt.Errorf("--policy: %w", err), "")
+	}
+	known := p.Tiers()
+	for _, name := range b.options.Workload.Tiers.Names() {
+		if !slices.Contains(known, name) {
+			return usageError(cmd, fmt.Errorf("--tiers: %s has no tier %q", source.Redacted(b.options.Policy), name), "--tiers "+strings.Join(known, "=1,")+"=1")
+		}
+	}
 	return nil
 }
 

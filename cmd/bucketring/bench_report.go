@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bucketring/bucketring/bench/report"
-	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 func newBenchReport(s *streams) *cobra.Command {
@@ -23,26 +22,20 @@ func newBenchReport(s *streams) *cobra.Command {
 		Long: `Show a run that bench run --out has written. Without flags, print a summary. The HTML
 report is one self-contained file, without scripts, for light and dark mode.`,
 		Example: `  bucketring bench report run.json
-  bucketring bench report run.json -o report.html
+  bucketring bench report run.json -o json
+  bucketring bench report run.json --out report.html
   bucketring bench report run.json --svg latency.svg --kind latency
   bucketring bench report run.json --hgrm latency.hgrm`,
 		Args: exactArgs("RUN.json"),
 	}
 	flags := cmd.Flags()
-	page := flags.StringP("output", "o", "", "write an HTML report to this file")
+	page := flags.String("out", "", "write an HTML report to this file")
 	svg := flags.String("svg", "", "write an SVG chart to this file")
-	kind := flags.String("kind", string(report.LatencyPicture), "chart of --svg: latency, admitted or overload")
+	kind := addChoice(flags, "kind", "chart of --svg: ", string(report.LatencyPicture), string(report.AdmittedPicture), string(report.OverloadPicture))
 	hgrm := flags.String("hgrm", "", "write the latencies to this file, in the format of HdrHistogram plotters")
 	target := flags.String("target", "", "target of --hgrm (default: the first)")
+	output := addFormat(flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		kinds := []string{string(report.LatencyPicture), string(report.AdmittedPicture), string(report.OverloadPicture)}
-		if near := nearest.Word(*kind, kinds); !slices.Contains(kinds, *kind) {
-			hint := ""
-			if near != "" {
-				hint = cmd.CommandPath() + " --kind " + near
-			}
-			return usageError(cmd, fmt.Errorf("--kind: must be latency, admitted or overload, got %q", *kind), hint)
-		}
 		run, err := readRun(cmd, args[0])
 		if err != nil {
 			return err
@@ -69,8 +62,11 @@ report is one self-contained file, without scripts, for light and dark mode.`,
 			s.notef("wrote %s\n", file.path)
 			written = true
 		}
-		if written {
+		switch {
+		case written:
 			return nil
+		case *output == formatJSON:
+			return report.WriteJSONSummary(s.out, run)
 		}
 		return report.WriteSummary(s.out, run, report.TextOptions{Colour: s.outTTY && s.colour})
 	}
@@ -102,20 +98,34 @@ func newBenchCompare(s *streams) *cobra.Command {
 		Short: "Compare two runs",
 		Long: `Compare two runs, target by target, with confidence intervals. A difference is
 reported as a change only if it exceeds the variation between the seconds, or the
-rounds, of the runs.
+rounds, of the runs. Runs of less than 20 seconds, or 5 rounds, are not judged.
 
-With --fail-over, exits with 1 if B is significantly worse than A by more than that,
-or if the runs are too short to tell.`,
+With --fail-over, there is a verdict for each metric, and one for all:
+
+  worse        the whole interval is beyond the bound: exits with 1
+  not worse    the whole interval is within the bound: exits with 0
+  cannot tell  the bound is inside the interval, or there is none: exits with 1
+
+The intervals do not know what differs between any two runs, such as the state of the
+machine. To compare limiters on one machine, use --vs of "bucketring bench run".`,
 		Example: `  bucketring bench compare before.json after.json
   bucketring bench compare before.json after.json --fail-over 5%
+  bucketring bench compare before.json after.json --fail-over 10% --metrics achieved,p50
   bucketring bench compare before.json after.json -o json`,
 		Args: exactArgs("A.json", "B.json"),
 	}
 	var over percentage
-	cmd.Flags().Var(&over, "fail-over", "maximum regression of a number, such as 5%; in percentage points for shares")
+	cmd.Flags().Var(&over, "fail-over", "how much worse a number may be, such as 5%; in percentage points for shares")
+	only := cmd.Flags().StringSlice("metrics", nil, "metrics to compare, separated by commas (default: all)")
+	withChoices(cmd.Flags(), "metrics", report.MetricNames()...)
 	seed := cmd.Flags().Uint64("seed", 1, "seed of the resampling; the same seed gives the same intervals")
 	output := addFormat(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for _, name := range *only {
+			if names := report.MetricNames(); !slices.Contains(names, name) {
+				return usageError(cmd, fmt.Errorf("--metrics: must be of %s, got %q", strings.Join(names, ", "), name), "")
+			}
+		}
 		a, err := readRun(cmd, args[0])
 		if err != nil {
 			return err
@@ -124,7 +134,7 @@ or if the runs are too short to tell.`,
 		if err != nil {
 			return err
 		}
-		c, err := report.Compare(a, b, report.CompareOptions{FailOver: float64(over), Seed: *seed})
+		c, err := report.Compare(a, b, report.CompareOptions{FailOver: float64(over), Metrics: *only, Seed: *seed})
 		if err != nil {
 			return err
 		}
@@ -133,11 +143,12 @@ or if the runs are too short to tell.`,
 		} else {
 			err = c.WriteText(s.out, report.TextOptions{Colour: s.outTTY && s.colour})
 		}
-		if err == nil && len(c.Regressions) > 0 {
+		switch {
+		case err != nil:
+		case c.Verdict == report.Worse:
 			return &commandError{code: exitFailed} // the output has the reason
-		}
-		if err == nil && over > 0 && !c.Judged() {
-			return errorWithHint(errors.New("--fail-over: no number could be compared"), "compare runs of the same targets, of at least 20 s each")
+		case c.Verdict == report.CannotTell:
+			return errorWithHint(errors.New("--fail-over: the runs cannot tell"), c.Remedy())
 		}
 		return err
 	}

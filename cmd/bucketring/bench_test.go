@@ -110,7 +110,7 @@ func TestBenchOverloadMistakes(t *testing.T) {
 		{[]string{"--overload", "--trace", "azure"}, "overload: must not be set for a replay"},
 		{[]string{"--overload", "--for", "1s"}, "for: must be at least 500ms for each of 5 loads, got 1s"},
 		{[]string{"--overload", "--busy", "8@1s+2s"}, "overload: must not be set together with faults"},
-		{[]string{"--busy", "8@9s+2s"}, "--busy 8@9s+2s: must end within the run, which takes 10s"},
+		{[]string{"--busy", "8@29s+2s"}, "--busy 8@29s+2s: must end within the run, which takes 30s"},
 		{[]string{"--busy", "8@9s"}, "busy: must be PROCESSES@TIME+TIME"},
 		{[]string{"--pause", "1@1s+300ms/100ms"}, "the interval must be longer than the pause"},
 	} {
@@ -118,5 +118,12 @@ func TestBenchOverloadMistakes(t *testing.T) {
 		if code != 2 || !strings.Contains(stderr, c.want) {
 			t.Errorf("%v = exit %d, want 2 with %q:\n%s%s", c.args, code, c.want, stdout, stderr)
 		}
+	}
+}
+
+// TestDefaultRunIsLongEnough: what the program advises for runs to compare, its default is.
+func TestDefaultRunIsLongEnough(t *testing.T) {
+	if defaultBenchTime < report.MinComparable {
+		t.Errorf("--for is %s by default, want at least %s, for bench compare", defaultBenchTime, report.MinComparable)
 	}
 }

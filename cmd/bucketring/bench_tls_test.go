@@ -187,7 +187,7 @@ func inProcess(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	s := &streams{out: &out, err: &errs, lookupEnv: func(string) (string, bool) { return "", false }}
 	root := newRoot(s)
 	root.SetArgs(args)
-	code = s.report(root.ExecuteContext(t.Context()))
+	code = s.report(root.ExecuteContext(t.Context()), false)
 	return out.String(), errs.String(), code
 }
 

@@ -62,6 +62,12 @@ func (c *apiCall) stringFlag(cmd *cobra.Command, flag, help string) {
 	cmd.Flags().Var(&fieldFlag{body: c.body, field: fieldName(flag), kind: "string"}, flag, help)
 }
 
+// choiceFlag is stringFlag for a field with a fixed set of values, which help lists at %s.
+func (c *apiCall) choiceFlag(cmd *cobra.Command, flag, help string, choices ...string) {
+	cmd.Flags().Var(&fieldFlag{body: c.body, field: fieldName(flag), kind: "string", choices: choices}, flag, fmt.Sprintf(help, listChoices(choices)))
+	withChoices(cmd.Flags(), flag, choices...)
+}
+
 func (c *apiCall) intFlag(cmd *cobra.Command, flag, field, help string) {
 	cmd.Flags().Var(&fieldFlag{body: c.body, field: field, kind: "int"}, flag, help)
 }
@@ -77,6 +83,20 @@ func (c *apiCall) post(cmd *cobra.Command, path string) error {
 		return fmt.Errorf("encode request: %w", err)
 	}
 	return c.do(cmd, http.MethodPost, path, text, c.streams.printAnswer)
+}
+
+// fieldMaxWait is the field that says how long a call may wait in line.
+const fieldMaxWait = "max_wait_seconds"
+
+// postMayWait is post for a call that may wait in line. --timeout begins when it need not wait
+// any more; without --max-wait, it may wait for most of it.
+func (c *apiCall) postMayWait(cmd *cobra.Command, path string) error {
+	if seconds, given := c.body[fieldMaxWait].(float64); given {
+		c.timeout += time.Duration(seconds * float64(time.Second))
+	} else {
+		c.body[fieldMaxWait] = min(max(c.timeout-c.timeout/5, 0), longestWait).Seconds()
+	}
+	return c.post(cmd, path)
 }
 
 // do sends a request to the API and prints the answer, as JSON or with printTable.
@@ -98,7 +118,7 @@ func (c *apiCall) do(cmd *cobra.Command, method, target string, text []byte, pri
 	ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
 	defer cancel()
 
-	node := &remoteService{client: pb.NewRateLimiterClient(conn), admin: &remoteAdmin{client: pb.NewAdminClient(conn)}}
+	node := &remoteService{client: pb.NewRateLimiterClient(conn), server: server, admin: &remoteAdmin{client: pb.NewAdminClient(conn)}}
 	answer, err := node.send(ctx, method, target, text)
 	if err != nil {
 		return err
@@ -121,8 +141,17 @@ func (c *apiCall) do(cmd *cobra.Command, method, target string, text []byte, pri
 	return nil
 }
 
-// rejected returns the error of an answer without a decision.
+// rejected returns the error of an answer without a decision, with the code of the API.
 func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorder, err error) error {
+	rejected := c.rejection(cmd, server, a, err)
+	if e, ok := errors.AsType[*commandError](rejected); ok {
+		said := a.said()
+		e.name, e.field = said.Error, said.Field
+	}
+	return rejected
+}
+
+func (c *apiCall) rejection(cmd *cobra.Command, server string, a *responseRecorder, err error) error {
 	switch a.status {
 	case http.StatusBadRequest:
 		return usageError(cmd, errors.New(a.message()), "")
@@ -131,8 +160,8 @@ func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorde
 	case http.StatusNotFound, http.StatusConflict:
 		return errorWithHint(errors.New(a.message()), "")
 	case http.StatusServiceUnavailable:
-		if said := status.Convert(err).Message(); c.hint != "" && !strings.HasPrefix(said, "connection error") {
-			return errorWithHint(errors.New(said), c.hint)
+		if text := status.Convert(err).Message(); c.hint != "" && !strings.HasPrefix(text, "connection error") {
+			return errorWithHint(errors.New(text), c.hint)
 		}
 		return errorWithHint(fmt.Errorf("%s did not answer: %s", server, status.Convert(err).Message()),
 			tlsHintOf(err, c.tls.used, "start a node there, for example with: bucketring dev"))
@@ -144,6 +173,7 @@ func (c *apiCall) rejected(cmd *cobra.Command, server string, a *responseRecorde
 type remoteService struct {
 	pb.UnimplementedRateLimiterServer
 	client     pb.RateLimiterClient
+	server     string // address of the node
 	admin      *remoteAdmin
 	decision   *pb.Decision
 	settlement *pb.Settlement
@@ -211,11 +241,15 @@ func (r *responseRecorder) Header() http.Header         { return r.header }
 func (r *responseRecorder) WriteHeader(status int)      { r.status = status }
 func (r *responseRecorder) Write(b []byte) (int, error) { return r.body.Write(b) }
 
-// message returns the message of a denial or an error.
-func (r *responseRecorder) message() string {
-	var answer struct{ Message string }
-	if err := json.Unmarshal(r.body.Bytes(), &answer); err != nil {
-		return "the answer cannot be parsed: " + err.Error()
+// said is what a denial or an error says.
+type said struct{ Error, Field, Message string }
+
+func (r *responseRecorder) said() (s said) {
+	if err := json.Unmarshal(r.body.Bytes(), &s); err != nil {
+		s.Message = "the answer cannot be parsed: " + err.Error()
 	}
-	return answer.Message
+	return s
 }
+
+// message returns the message of a denial or an error.
+func (r *responseRecorder) message() string { return r.said().Message }

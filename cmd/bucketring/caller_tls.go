@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -116,7 +117,7 @@ func (t *callerTLS) httpNode(cmd *cobra.Command, address string) (*httpNode, err
 
 // cutOff are parts of the errors of a connection that the node has closed at once. It may do
 // so before its reason is read: that a certificate is required, or that TLS is.
-var cutOff = []string{"broken pipe", "connection reset by peer", "error reading server preface"}
+var cutOff = []string{"malformed HTTP response", "broken pipe", "connection reset by peer", "error reading server preface"}
 
 const certificateHint = "--tls-cert-file FILE --tls-key-file FILE, if the node requires a client certificate"
 
@@ -127,7 +128,7 @@ func tlsHintOf(err error, usedTLS bool, def string) string {
 		return def
 	}
 	message := err.Error()
-	isCutOff := slices.ContainsFunc(cutOff, func(text string) bool { return strings.Contains(message, text) })
+	isCutOff := errors.Is(err, io.EOF) || slices.ContainsFunc(cutOff, func(text string) bool { return strings.Contains(message, text) })
 	if isCutOff && !usedTLS {
 		return "--tls --tls-ca-file FILE, if the node uses TLS"
 	}

@@ -101,6 +101,11 @@ addresses at which the members are reached with --dns and --ip, which all the ce
 of one command get. With --client, issue certificates for callers, with the URI
 bucketring://client/NAME; they cannot be used by members.
 
+A proxy that runs alone has two: one as of a member, with the names at which its callers
+reach it, for --tls-cert-file, and one with --client for --servers-cert-file. Members trust
+whoever has a certificate with a member's name, so issue the first from an authority of its
+own, with --dir.
+
 The files are NAME.crt and NAME.key. Existing files are never replaced: to renew a
 certificate, issue it into another directory and move it over the old one.`,
 		Example: `  bucketring certs issue node1 node2 node3 --dns bucketring.example
@@ -183,15 +188,22 @@ certificate, issue it into another directory and move it over the old one.`,
 		for _, c := range list {
 			s.printf("%s  %s, until %s\n", c.Cert, strings.Join(c.Names, " "), c.Expires.Format(time.DateOnly))
 		}
-		first := list[0]
-		if len(*clients) > 0 {
-			s.notef("next: bucketring check acme/alice --tls-ca-file %s --tls-cert-file %s --tls-key-file %s\n", caCert, first.Cert, first.Key)
-		} else {
-			s.notef("next: bucketring serve --name %s --tls required --tls-ca-file %s --tls-cert-file %s --tls-key-file %s\n", first.Name, caCert, first.Cert, first.Key)
-		}
+		s.noteNextOfCert(caCert, list[0], len(*clients) > 0)
 		return nil
 	}
 	return cmd
+}
+
+// noteNextOfCert says what a certificate is for: a command or a proxy that calls nodes, or a
+// node or the listener of a proxy.
+func (s *streams) noteNextOfCert(ca string, c madeCert, client bool) {
+	if client {
+		s.notef("next: bucketring check acme/alice --tls-ca-file %s --tls-cert-file %s --tls-key-file %s\n", ca, c.Cert, c.Key)
+		s.notef("  or, of a proxy: bucketring proxy ... --servers-ca-file %s --servers-cert-file %s --servers-key-file %s\n", ca, c.Cert, c.Key)
+		return
+	}
+	s.notef("next: bucketring serve --name %s --tls required --tls-ca-file %s --tls-cert-file %s --tls-key-file %s\n", c.Name, ca, c.Cert, c.Key)
+	s.notef("  or, for callers of a proxy: bucketring proxy ... --tls required --tls-cert-file %s --tls-key-file %s\n", c.Cert, c.Key)
 }
 
 func pathsOf(dir, name string) []string {

@@ -54,7 +54,9 @@ With port 0, each node listens on a free port.`,
 	flags.StringVar(&c.HTTP, "http", c.HTTP, "address of the first node for the JSON API, health and metrics")
 	flags.StringVar(&c.GRPC, "grpc", c.GRPC, "address of the first node for the gRPC API")
 	flags.StringVar(&c.Gossip, "gossip", c.Gossip, "address of the first node for cluster membership")
-	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	flags.StringVar(&c.RESP, "resp", c.RESP, "address of the first node for the Redis protocol; empty means none")
+	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, listChoices(config.Choices("log_level")))
+	withChoices(flags, "log-level", config.Choices("log_level")...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *nodes < 1 || *nodes > maxDevNodes {
 			return usageError(cmd, fmt.Errorf("--nodes: must be 1 to %d, got %d", maxDevNodes, *nodes), "")
@@ -85,7 +87,10 @@ func devConfigs(first *config.Config, n int) ([]*config.Config, error) {
 		for _, field := range []struct {
 			flag    string
 			address *string
-		}{{"http", &c.HTTP}, {"grpc", &c.GRPC}, {"gossip", &c.Gossip}} {
+		}{{"http", &c.HTTP}, {"grpc", &c.GRPC}, {"gossip", &c.Gossip}, {"resp", &c.RESP}} {
+			if *field.address == "" {
+				continue
+			}
 			shifted, err := shiftPort(*field.address, i*portStep)
 			if err != nil {
 				return nil, fmt.Errorf("--%s: %s of node %d of %d: %w", field.flag, *field.address, i+1, n, err)
@@ -137,6 +142,7 @@ func (s *streams) runDev(ctx context.Context, configs []*config.Config, log *slo
 		}
 	})
 	defer stop()
+	defer s.paceGC(context.WithoutCancel(ctx))()
 	group, ctx := errgroup.WithContext(ctx)
 	c := &devCluster{log: log, group: group}
 	if err := c.start(ctx, configs); err != nil {

@@ -14,7 +14,10 @@ import (
 type fieldFlag struct {
 	body  body
 	field string
-	kind  string // string, int, duration (as whole seconds) or name=int
+	kind  string // string, int, duration (as whole seconds, or wait) or name=int
+	wait  bool   // a duration is how long a call may wait, with fractions
+
+	choices []string // of a string; nil: any
 }
 
 // String implements pflag.Value. These flags have no defaults.
@@ -27,6 +30,11 @@ func (f *fieldFlag) Type() string { return f.kind }
 func (f *fieldFlag) Set(text string) error {
 	switch f.kind {
 	case "string":
+		if f.choices != nil {
+			if err := (&choiceFlag{new(string), f.choices, f.kind}).Set(text); err != nil {
+				return err
+			}
+		}
 		f.body[f.field] = text
 	case "int":
 		n, err := wholeNumber(text)
@@ -36,6 +44,13 @@ func (f *fieldFlag) Set(text string) error {
 		f.body[f.field] = n
 	case "duration":
 		d, err := time.ParseDuration(text)
+		if f.wait {
+			if err != nil || d < 0 || d > longestWait {
+				return errors.New("must be a time from 0s to 10m, such as 5s")
+			}
+			f.body[f.field] = d.Seconds()
+			return nil
+		}
 		if err != nil || d <= 0 || d%time.Second != 0 {
 			return errors.New("must be whole seconds, such as 30s or 5m")
 		}
@@ -58,6 +73,9 @@ func (f *fieldFlag) Set(text string) error {
 	}
 	return nil
 }
+
+// longestWait is the longest wait that nodes accept.
+const longestWait = 10 * time.Minute
 
 func wholeNumber(text string) (int64, error) {
 	n, err := strconv.ParseInt(strings.ReplaceAll(text, "_", ""), 10, 64)

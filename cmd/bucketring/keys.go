@@ -24,9 +24,9 @@ first segment are in the same partition.
 
 The owner is the one in the ring of the node that is asked. STATE is the role of the
 owner by its own account: active (it decides), relay (it was the owner, and the
-partition has moved in its ring), none, fenced (another node has its name, so it
-decides nothing), or unreachable if it does not answer. TERM increases each time the
-partition gets a new owner.`,
+partition has moved in its ring), none, fenced (it decides nothing, because its heir has
+not renewed its lease, or another node has its name), or unreachable if it does not
+answer. TERM increases each time the partition gets a new owner.`,
 		Example: `  bucketring keys acme/alice
   bucketring keys acme globex initech --server 127.0.0.1:6481
   bucketring keys acme -o json`,

@@ -29,6 +29,7 @@ func newLimits(s *streams) *cobra.Command {
 		}
 		return c.do(cmd, http.MethodGet, "/v1/limits?"+query.Encode(), nil, func(node *remoteService, _ *responseRecorder) {
 			s.printf("tier %s\n", node.peeked.GetTier())
+			s.printRoute(limitsRoute(node.peeked, node.server))
 			s.printLimits(node.peeked.GetLimits())
 		})
 	}

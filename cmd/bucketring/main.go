@@ -2,7 +2,8 @@
 
 // Command bucketring runs nodes of the rate limiter and sends calls to them.
 //
-// Data goes to standard output, everything else to standard error. Exit codes:
+// Data goes to standard output, everything else to standard error; with -o json, errors are
+// JSON too. Exit codes:
 // 0 success, 1 failure, 2 wrong usage, 3 denied, 4 unhealthy.
 package main
 
@@ -15,6 +16,8 @@ import (
 func main() {
 	s := newStreams(os.Stdout, os.Stderr, os.LookupEnv)
 	root := newRoot(s)
-	root.SetArgs(os.Args[1:])
-	os.Exit(s.report(root.ExecuteContext(context.Background())))
+	args := os.Args[1:]
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(context.Background())
+	os.Exit(s.report(err, wantsJSON(cmd, args)))
 }

@@ -39,9 +39,21 @@ in the format that the caller's SDK expects.
 (see "bucketring policy hash-key"), jwt:CLAIM verifies signed tokens, and header:NAME
 trusts a header that a gateway sets. There is no default.
 
-Requests that run no model, such as GET /v1/models, are forwarded without metering and
-identification, and all others are rejected. --pass allows more of them. --meter lists
-requests that run a model at other endpoints, to be metered by count.
+A request is metered, forwarded as it is, or rejected. Calls to chat, completions,
+embeddings, responses and messages are metered. --pass says what is forwarded without
+being metered, and from anyone, also without an API key:
+
+  --pass safe                           what runs no model, such as GET /v1/models (the default)
+  --pass "safe,POST /tokenize,/files/*" that, POST /tokenize, and all below /files/
+  --pass all                            everything that is not metered: anyone may then run
+                                        models at other endpoints free of charge
+
+All else is rejected with 403. Use --pass for endpoints that run no model, and --meter for
+those that do, such as POST /v1/rerank: they are metered by count.
+
+Where the policy lets calls wait, a call that a limit denies waits in line until it fits:
+its caller sees a slower answer instead of a 429. --max-wait bounds that. The header
+X-Bucketring-Priority of a request names its class: interactive, standard or batch.
 
 Every setting is a flag, an environment variable (BUCKETRING_PROXY_UPSTREAM for
 --upstream) and a key of the file given with --config. A node can run the proxy itself:
@@ -50,7 +62,9 @@ see --proxy-listen of "bucketring serve".`,
   bucketring proxy --upstream http://127.0.0.1:8000 --identity header:X-Tenant --servers node1,node2 --insecure
   bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml --servers node1,node2 --servers-tls --servers-ca-file ca.crt --servers-cert-file proxy.crt --servers-key-file proxy.key
   bucketring proxy --upstream http://127.0.0.1:8000 --identity jwt:sub --jwt-keys jwks.json --jwt-audience models --on-disconnect drain
-  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml --meter "POST /v1/rerank,POST /v1/audio/*"`,
+  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml --meter "POST /v1/rerank,POST /v1/audio/*"
+  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml --pass "safe,POST /tokenize,/files/*"
+  bucketring proxy --upstream http://127.0.0.1:8000 --identity bearer --policy policy.yaml --max-wait 5s`,
 		Args: exactArgs(),
 	}
 	config.AddStandaloneFlags(cmd.Flags())

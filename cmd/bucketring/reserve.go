@@ -16,10 +16,14 @@ func newReserve(s *streams) *cobra.Command {
 until "bucketring settle" reports its usage, "bucketring cancel" releases it, or its
 lease expires.
 
+If a limit denies the call and the policy lets calls wait for that limit, it waits in line
+until it fits, for up to --max-wait.
+
 If the policy has on_exceed: degrade, the answer may grant less output than was asked
 for: send the grant to the model as max_tokens. Exits with 3 if the call is denied.`,
 		Example: `  bucketring reserve acme/alice --input-tokens 900 --max-output-tokens 800 --request-id r1
-  bucketring settle  acme/alice --request-id r1 --output-tokens 312`,
+  bucketring settle  acme/alice --request-id r1 --output-tokens 312
+  bucketring reserve acme/evals --input-tokens 900 --max-output-tokens 800 --priority batch --max-wait 1m`,
 		Args: exactArgs("KEY"),
 	}
 	c := newAPICall(s)
@@ -37,7 +41,7 @@ for: send the grant to the model as max_tokens. Exits with 3 if the call is deni
 			return usageError(cmd, errors.New("--output-tokens and --max-output-tokens are the same: give one of them"), "")
 		}
 		c.body["key"] = args[0]
-		return c.post(cmd, "/v1/reserve")
+		return c.postMayWait(cmd, "/v1/reserve")
 	}
 	return cmd
 }

@@ -40,7 +40,7 @@ precedence over the environment, and the environment over the file.
 With --tls required, listeners take TLS only, and members show each other certificates
 with their names: see "bucketring certs". With --tls optional they take plaintext, too.
 
-To listen on other than loopback addresses, --http and --grpc need --tls required with
+To listen on other than loopback addresses, --http, --grpc and --resp need --tls required with
 --tls-client-auth require, or --insecure, --gossip needs --cluster-key-file or --insecure, and --envoy-listen needs
 --envoy-cert-file, --envoy-key-file and --envoy-ca-file, or --insecure.`,
 		Example: `  bucketring serve
@@ -100,6 +100,7 @@ func (s *streams) runNode(ctx context.Context, c *config.Config, log *slog.Logge
 		}
 	})
 	defer stop()
+	defer s.paceGC(context.WithoutCancel(ctx))()
 	n, err := node.New(node.Options{Config: c, Logger: log, OnReady: onReady})
 	if err != nil {
 		return addPortHint(err)
@@ -123,6 +124,9 @@ func urls(n *node.Node) string {
 		scheme = "https"
 	}
 	text := fmt.Sprintf("  HTTP     %[1]s://%[2]s\n  status   %[1]s://%[2]s/status\n  metrics  %[1]s://%[2]s/metrics\n  gRPC     %[3]s\n  gossip   %[4]s\n", scheme, n.HTTPAddr(), n.GRPCAddr(), n.GossipAddr())
+	if address := n.RESPAddr(); address != "" {
+		text += "  Redis    " + address + "\n"
+	}
 	if proxy := n.ProxyAddr(); proxy != "" {
 		text += "  proxy    " + scheme + "://" + proxy + "\n"
 	}

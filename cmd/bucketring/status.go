@@ -35,8 +35,12 @@ the ring, their policies, the links to them, and warnings. Nodes that agree on t
 owners show the same ring.
 
 A link is idle until the first call for the member, and away if the member does not
-answer: this node then decides without it. -o json prints everything that GET /status
-returns.
+answer: this node then decides without it. If calls wait for limits at this node, their
+owner, the five limits at which most do are listed. -o json prints everything that GET
+/status returns.
+
+This asks the HTTP API, at --http, as "bucketring health" and "forget" do. Commands that
+are calls of the API, such as "check" and "admin", ask its gRPC address, at --server.
 
 --partitions lists each partition instead, as this node knows it: its owner and heir,
 the role of this node, and the copy that this node sends to the next owner or heir.
@@ -159,6 +163,10 @@ func (s *streams) printStatus(n *node.Status, now time.Time) {
 	s.printf("cluster %s  ring %s  view %d  policy %s\n\n", c.Label, c.RingDigest, c.View, n.Policy.Version)
 	s.printMembers(c)
 	s.printReplication(c.Replication, n.Journal, now)
+	if n.Waiting != nil && n.Waiting.Total() > 0 {
+		s.printf("\n")
+		s.printWaiting(n.Waiting)
+	}
 	if list := warnings(n, now); len(list) > 0 {
 		s.printf("\n")
 		for _, warning := range list {
@@ -188,16 +196,17 @@ func (s *streams) printPartitions(n *node.PartitionsStatus) {
 }
 
 func (s *streams) printMembers(c *node.ClusterStatus) {
-	total := 0
-	for _, m := range c.Members {
-		total += m.Partitions
+	owned := make([]float64, len(c.Members))
+	for i, m := range c.Members {
+		owned[i] = float64(m.Partitions)
 	}
+	shares := amount.Shares(100, owned)
 	row, flush := s.columns("MEMBER", "STATE", "PARTITIONS", "POLICY", "HTTP", "GRPC", "LINK")
 	defer flush()
-	for _, m := range c.Members {
+	for i, m := range c.Members {
 		partitions := strconv.Itoa(m.Partitions)
 		if m.Partitions > 0 {
-			partitions += fmt.Sprintf(" (%d%%)", (m.Partitions*100+total/2)/total)
+			partitions += fmt.Sprintf(" (%d%%)", shares[i])
 		}
 		row(m.Name, m.State, partitions, m.PolicyDigest.String(), cmp.Or(m.HTTP, "-"), cmp.Or(m.GRPC, "-"), s.linkState(m))
 	}
@@ -207,8 +216,12 @@ func (s *streams) printMembers(c *node.ClusterStatus) {
 // be lost now.
 func (s *streams) printReplication(r *node.ReplicationStatus, j *journal.Status, now time.Time) {
 	if r != nil {
+		fenced := r.Fenced()
 		s.printf("\ndecides for %s partitions, copies of %s; %s moving, %s being copied; heirs lag by %d ms\n",
-			amount.Group(int64(r.Owned)), amount.Group(int64(r.Copies)), amount.Group(int64(r.Moving)), amount.Group(int64(r.Copying)), r.LagMillis)
+			amount.Group(int64(r.Owned-fenced)), amount.Group(int64(r.Copies)), amount.Group(int64(r.Moving)), amount.Group(int64(r.Copying)), r.LagMillis)
+		if fenced > 0 {
+			s.printf("decides nothing for %s: their heirs have not renewed its lease; calls for them are answered in fallback\n", amount.Plural(int64(fenced), "partition"))
+		}
 		if r.Safe {
 			s.printf("any one node may be restarted or lost now\n")
 		} else {
@@ -240,7 +253,7 @@ func (s *streams) linkState(m node.MemberStatus) string {
 // warnings describes the problems that a status shows.
 func warnings(n *node.Status, now time.Time) (list []string) {
 	c := &n.Cluster
-	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	add := func(format string, args ...any) { list = append(list, oneLine(fmt.Sprintf(format, args...))) }
 	if c.Fenced {
 		add("this node is fenced: another node with the name %s started later and decides instead. Stop one of them", n.Name)
 	}
@@ -294,7 +307,7 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 		add("journals grow, because no snapshot can be written: %s", j.SnapshotError)
 	}
 	if c.Problem != "" {
-		add("missing members cannot be reached: %s", strings.Join(strings.Fields(c.Problem), " "))
+		add("missing members cannot be reached: %s", c.Problem)
 	}
 	if c.Outbox > 0 {
 		add("calls decided without their owner that are not yet reported to it: %s", amount.Group(int64(c.Outbox)))
@@ -304,6 +317,10 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 	}
 	return list
 }
+
+// oneLine replaces line breaks and what is around them by a space. Errors of databases and of
+// several addresses have such.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // policyGroups lists which members have which digest.
 func policyGroups(list []node.DigestGroup) string {

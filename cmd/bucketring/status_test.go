@@ -19,6 +19,7 @@ import (
 	"github.com/bucketring/bucketring/internal/usagelog"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/admin"
+	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/peer"
 )
 
@@ -27,7 +28,7 @@ func TestStatusShowsWarnings(t *testing.T) {
 	const one, two = cluster.ID(0x11), cluster.ID(0x22)
 	status := &node.Status{
 		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75, RefusedInMinute: 2400,
-		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy: policy.yaml:2:3: no"}},
+		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy:\n\tpolicy.yaml:2:3: no"}},
 		Auth:   &auth.Status{Status: filewatch.Status{LastError: "reload callers: auth.yaml:4:3: no"}},
 		TLS: &node.TLSStatus{Files: []tlsfiles.Status{
 			{Name: "node", Problem: "n1.crt and n1.key are not a certificate and its key"}, {Name: "envoy"},
@@ -35,8 +36,12 @@ func TestStatusShowsWarnings(t *testing.T) {
 		UsageLog: &usagelog.Status{File: "usage.jsonl", Lost: 1200, Problem: "write usage.jsonl: no space left on device"},
 		AuditLog: admin.AuditStatus{Lost: 3, LastError: "open the audit log: permission denied", Omitted: 7},
 		Journal:  &journal.Status{LastSync: new(now.Add(-700 * time.Millisecond)), Failing: "write journal-1: no space left on device"},
+		Waiting: &httpapi.Waiting{
+			WaitingCalls: httpapi.WaitingCalls{Interactive: 1, Standard: 2},
+			Limits:       []httpapi.WaitingLimit{{Scope: "acme", Name: "concurrent", Dimension: "concurrent", Owner: "n1", WaitingCalls: httpapi.WaitingCalls{Interactive: 1, Standard: 2}, LongestMillis: 4200}},
+		},
 		Cluster: node.ClusterStatus{
-			Replication: &node.ReplicationStatus{NotSafe: "12 partitions are being copied", Owned: 1024, Copies: 1365, Moving: 3, Copying: 12, LagMillis: 21},
+			Replication: &node.ReplicationStatus{NotSafe: "12 partitions are being copied", Owned: 1024, Roles: map[string]int{"active": 1012, "fenced": 12}, Copies: 1365, Moving: 3, Copying: 12, LagMillis: 21},
 			Label:       "prod", RingDigest: "00000000000000aa", View: 7, Roster: 4, Fenced: true,
 			Members: []node.MemberStatus{
 				{Name: "n1", State: "serving", Partitions: 1024, HTTP: "10.0.0.1:6470", GRPC: "10.0.0.1:6471", PolicyDigest: one, Link: &peer.LinkStatus{Connected: true, Queued: 1200}},
@@ -71,9 +76,14 @@ n3      leaving  0           0000000000000011  -              10.0.0.3:6471  up
 n4      joining  0           0000000000000011  -              10.0.0.4:6471  this node
 n5      joining  0           0000000000000011  -              10.0.0.5:6471  -
 
-decides for 1,024 partitions, copies of 1,365; 3 moving, 12 being copied; heirs lag by 21 ms
+decides for 1,012 partitions, copies of 1,365; 3 moving, 12 being copied; heirs lag by 21 ms
+decides nothing for 12 partitions: their heirs have not renewed its lease; calls for them are answered in fallback
 no node may be restarted or lost now: 12 partitions are being copied
 journal: all changes until 700ms ago are on disk
+
+calls that wait: 1 interactive, 2 standard
+INTERACTIVE  STANDARD  BATCH  LONGEST WAIT  LIMIT               OWNER
+1            2         0      4.2s          concurrent of acme  n1
 
 ! this node is fenced: another node with the name n1 started later and decides instead. Stop one of them
 ! fenced: n2 at 10.0.0.9:6472 lost its name to a node that started later. Stop one of them

@@ -5,20 +5,17 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/lmittmann/tint"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
-
-	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 // streams are the outputs of a command: out for data, err for everything else.
@@ -94,9 +91,17 @@ func (s *streams) logHandler(format, level string) slog.Handler {
 	var at slog.Level
 	_ = at.UnmarshalText([]byte(level)) // config has validated the level
 	if format == "json" || format == "auto" && !s.errTTY {
-		return slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: at})
+		return slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: at, ReplaceAttr: inMilliseconds})
 	}
 	return tint.NewTextHandler(s.err, &tint.Options{Level: at, TimeFormat: "15:04:05.000", NoColor: !s.colour || !s.errTTY})
+}
+
+// inMilliseconds gives durations in JSON, which are numbers, a unit: "duration_ms".
+func inMilliseconds(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() != slog.KindDuration {
+		return a
+	}
+	return slog.Float64(a.Key+"_ms", float64(a.Value.Duration())/float64(time.Millisecond))
 }
 
 // libraryLog logs the lines that libraries write with package log. What these quote may be
@@ -110,36 +115,29 @@ func (l libraryLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// format is the value of -o.
+// format is a value of -o.
 type format string
 
 const (
 	formatTable format = "table"
 	formatJSON  format = "json"
+	formatJUnit format = "junit"
 )
 
-// addFormat declares -o.
-func addFormat(flags *pflag.FlagSet) *format {
-	f := formatTable
-	flags.VarP(&f, "output", "o", "table or json")
-	return &f
-}
-
-// String implements pflag.Value.
-func (f *format) String() string { return string(*f) }
-
-// Type implements pflag.Value.
-func (f *format) Type() string { return "format" }
-
-// Set implements pflag.Value.
-func (f *format) Set(text string) error {
+// addFormat declares -o with the choices table, json and more.
+func addFormat(flags *pflag.FlagSet, more ...format) *format {
+	value := formatTable
 	choices := []string{string(formatTable), string(formatJSON)}
-	if slices.Contains(choices, text) {
-		*f = format(text)
-		return nil
+	for _, m := range more {
+		choices = append(choices, string(m))
 	}
-	if near := nearest.Word(text, choices); near != "" {
-		return fmt.Errorf("must be table or json; did you mean %s?", near)
-	}
-	return errors.New("must be table or json")
+	flags.VarP(&choiceFlag{(*string)(&value), choices, formatType}, formatName, "o", listChoices(choices))
+	withChoices(flags, formatName, choices...)
+	return &value
 }
+
+// The name and the type of the flag -o.
+const (
+	formatName = "output"
+	formatType = "format"
+)

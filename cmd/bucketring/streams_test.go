@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bucketring/bucketring/internal/waittest"
 )
@@ -31,6 +33,16 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// Durations in JSON have their unit in the key.
+func TestDurationsInLogsHaveUnits(t *testing.T) {
+	var out bytes.Buffer
+	s := streams{err: &out}
+	slog.New(s.logHandler("json", "info")).With("drain_delay", 2*time.Second).Info("step done", "duration", 1500*time.Microsecond, "count", 3)
+	if text := out.String(); !strings.Contains(text, `"drain_delay_ms":2000,"duration_ms":1.5,"count":3}`) {
+		t.Errorf("logged %s, want durations in milliseconds", text)
+	}
 }
 
 // A server that sends more than its response makes net/http log what it sent.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -24,8 +25,11 @@ const (
 func (s *streams) printAnswer(node *remoteService, a *responseRecorder) {
 	if done := node.settlement; done != nil {
 		word := strings.ToLower(strings.TrimPrefix(done.GetStatus().String(), "RESERVATION_STATUS_"))
-		s.printf("%s  tier %s  request %s\n", s.colorize(green, word), done.GetTier(), done.GetRequestId())
-		s.printLimits(done.GetLimits())
+		s.printf("%s  tier %s  request %s\n", s.colorize(green, word), cmp.Or(done.GetTier(), "unknown"), done.GetRequestId())
+		s.printRoute(settlementRoute(done, node.server))
+		if len(done.GetLimits()) > 0 || done.GetRoute() != pb.Route_ROUTE_FALLBACK {
+			s.printLimits(done.GetLimits())
+		}
 		return
 	}
 	d := node.decision
@@ -39,6 +43,7 @@ func (s *streams) printAnswer(node *remoteService, a *responseRecorder) {
 		s.printf("  (repeated answer)")
 	}
 	s.printf("\n")
+	s.printWait(d)
 	if d.GetOutcome() == pb.Outcome_OUTCOME_DENIED {
 		s.printf("%s", a.message())
 		if d.RetryAfter != nil {
@@ -46,7 +51,36 @@ func (s *streams) printAnswer(node *remoteService, a *responseRecorder) {
 		}
 		s.printf("\n")
 	}
+	s.printRoute(decisionRoute(d, node.server))
 	s.printLimits(d.GetLimits())
+}
+
+// printWait says how long a call waited in line, its place there, and its class. A call that did
+// not wait has a class worth a word if it is not the usual one.
+func (s *streams) printWait(d *pb.Decision) {
+	class := className(d.GetPriority())
+	if d.Waited == nil {
+		if class != "" && d.GetPriority() != pb.Priority_PRIORITY_STANDARD {
+			s.printf("class %s\n", class)
+		}
+		return
+	}
+	s.printf("waited %s", formatDuration(d.GetWaited().AsDuration()))
+	if d.GetPlace() > 0 {
+		s.printf(", from place %s in line", amount.Group(d.GetPlace()))
+	}
+	if class != "" {
+		s.printf(", class %s", class)
+	}
+	s.printf("\n")
+}
+
+// className returns the name of a class, "" for none.
+func className(p pb.Priority) string {
+	if p == pb.Priority_PRIORITY_UNSPECIFIED {
+		return ""
+	}
+	return strings.ToLower(strings.TrimPrefix(p.String(), "PRIORITY_"))
 }
 
 // printLimits prints a table of limits and what remains of each.
@@ -71,6 +105,9 @@ func (s *streams) printLimits(limits []*pb.LimitState) {
 		note := ""
 		if l.GetShadow() {
 			note = " shadow"
+		}
+		if l.GetHeadroom() > 0 {
+			note += " leaves " + formatAmount(l, l.GetHeadroom()) + " free"
 		}
 		row(name, l.GetScope(), remaining, formatAmount(l, l.GetCapacity()), resets, s.bar(l)+note)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -80,6 +81,11 @@ const tokenHint = "--token-file FILE, with a token that has the scope; see: buck
 // the answer is another one.
 func refusedError(target string, resp *http.Response, text []byte) error {
 	switch resp.StatusCode {
+	case http.StatusBadRequest:
+		if said := string(text); strings.Contains(said, "needs TLS") || strings.Contains(said, "HTTP request to an HTTPS server") {
+			return errorWithHint(errors.New(target+": "+oneLine(said)), "--tls --tls-ca-file FILE, or --http https://"+target)
+		}
+		return nil
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
 	default:
 		return nil

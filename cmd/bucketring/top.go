@@ -34,7 +34,10 @@ lends; these calls count when their slice is returned. SHARE is the part of all 
 LEFT is what is left of LIMIT, the one with the smallest share left. ASKED BY are the
 members that forward calls to the owner, the owner itself where calls come by its own
 APIs, and the addresses of clients that follow the ring; "[2]" says how many slices
-one holds now. What is wider than the terminal is cut.`,
+one holds now. What is wider than the terminal is cut.
+
+If calls wait for limits, the five limits at which most do come first, with how many
+calls of each class wait there, and for how long the first of them has.`,
 		Example: `  bucketring top
   bucketring top --once
   bucketring top --limit 5 --interval 1s --server 127.0.0.1:6481
@@ -54,20 +57,24 @@ one holds now. What is wider than the terminal is cut.`,
 		case *interval < 100*time.Millisecond:
 			return usageError(cmd, fmt.Errorf("--interval: must be at least 100ms, got %s", *interval), "")
 		}
-		show := func(limit int) error {
+		show := func(rows int) error { // 0: of any number
+			limit := *limit
+			if rows > 0 {
+				limit = max(1, min(limit, rows-hotKeysHeader))
+			}
 			return c.do(cmd, http.MethodGet, "/v1/hotkeys?limit="+strconv.Itoa(limit), nil, func(node *remoteService, _ *responseRecorder) {
-				s.printHotKeys(node.hotKeys)
+				s.printHotKeys(node.hotKeys, rows)
 			})
 		}
 		if *once {
-			return show(*limit)
+			return show(0)
 		}
 		ctx, stop := onSignals(cmd.Context(), func() {})
 		defer stop()
 		if !s.outTTY || *c.output == formatJSON {
-			return repeat(ctx, *interval, func() error { return show(*limit) })
+			return repeat(ctx, *interval, func() error { return show(0) })
 		}
-		return s.live(ctx, *interval, func(rows int) error { return show(max(1, min(*limit, rows-hotKeysHeader))) })
+		return s.live(ctx, *interval, show)
 	}
 	return cmd
 }
@@ -138,9 +145,13 @@ func (s *streams) live(ctx context.Context, interval time.Duration, show func(ro
 	})
 }
 
-// printHotKeys prints the keys with the highest rates.
-func (s *streams) printHotKeys(r *pb.HotKeysResponse) {
+// printHotKeys prints the keys with the highest rates, and what waits for limits. If rows is not
+// 0, there is room for so many lines: keys that do not fit are left out.
+func (s *streams) printHotKeys(r *pb.HotKeysResponse, rows int) {
 	all := httpapi.HotKeysOf(r)
+	if used := waitingRows(all.Waiting); rows > 0 && used > 0 {
+		all.Keys = all.Keys[:min(len(all.Keys), max(1, rows-hotKeysHeader-used))]
+	}
 	s.printf("%s calls/s", formatRate(all.Rate))
 	if all.SliceRate > 0 {
 		s.printf(", %s from slices", formatRate(all.SliceRate))
@@ -158,20 +169,31 @@ func (s *streams) printHotKeys(r *pb.HotKeysResponse) {
 		s.printf("%s %s did not answer: its keys are missing\n", s.colorize(yellow, "!"), name)
 	}
 	s.printf("\n")
+	s.printCut(func() {
+		if s.printWaiting(all.Waiting) {
+			s.printf("\n")
+		}
+		if len(all.Keys) > 0 {
+			s.hotKeysTable(r, &all)
+		}
+	})
 	if len(all.Keys) == 0 {
 		s.printf("no calls in the last seconds\n")
-		return
 	}
+}
+
+// printCut prints what show prints, with lines that are cut at the width of the terminal.
+func (s *streams) printCut(show func()) {
 	out := s.out
-	var table bytes.Buffer
-	s.out = &table
-	s.hotKeysTable(r, &all)
+	var text bytes.Buffer
+	s.out = &text
+	show()
 	s.out = out
 	width := 0
 	if s.outTTY && s.width != nil {
 		width = s.width()
 	}
-	for line := range strings.Lines(table.String()) {
+	for line := range strings.Lines(text.String()) {
 		s.printf("%s\n", cutLine(strings.TrimSuffix(line, "\n"), width))
 	}
 }
@@ -238,25 +260,22 @@ func askersText(k *pb.HotKey) string {
 	for _, h := range k.GetHolders() {
 		slices[nameOf(h)] = h.GetSlices()
 	}
-	total := 0.0
-	for _, a := range k.GetAskers() {
-		total += a.GetRate()
+	rates := make([]float64, len(k.GetAskers()))
+	for i, a := range k.GetAskers() {
+		rates[i] = a.GetRate()
 	}
+	shares := amount.Shares(100, rates)
 	var parts []string
-	add := func(name string, rate float64) {
-		share := 0.0
-		if total > 0 {
-			share = rate / total * 100
-		}
-		text := fmt.Sprintf("%s %.0f%%", name, share)
+	add := func(name string, share int64) {
+		text := fmt.Sprintf("%s %d%%", name, share)
 		if n := slices[name]; n > 0 {
 			text += fmt.Sprintf(" [%d]", n)
 			delete(slices, name)
 		}
 		parts = append(parts, text)
 	}
-	for _, a := range k.GetAskers() {
-		add(nameOf(a), a.GetRate())
+	for i, a := range k.GetAskers() {
+		add(nameOf(a), shares[i])
 	}
 	for _, h := range k.GetHolders() {
 		if slices[nameOf(h)] > 0 {

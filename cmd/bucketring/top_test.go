@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -40,17 +41,17 @@ func TestHotKeysTable(t *testing.T) {
 ! n3 did not answer: its keys are missing
 
 RATE/S        SLICES  SHARE  LEFT  KEY         OWNER  ASKED BY [SLICES]                        LIMIT
-12,345 +56.0  73%     82.3%  25%   acme/alice  n1     n2 73% [2], 10.0.0.7 24%, n1 2%, 3 more  org-tpm (tokens) of acme: 25,000 of 100,000
+12,345 +56.0  73%     82.3%  25%   acme/alice  n1     n2 73% [2], 10.0.0.7 24%, n1 3%, 3 more  org-tpm (tokens) of acme: 25,000 of 100,000
 1.5           -       0.0%   100%  globex      n2     n2 100%                                  requests of globex: 10 of 10
 0.5           -       0.0%   -     initech     n2     -                                        -
 `
 	var out bytes.Buffer
-	(&streams{out: &out}).printHotKeys(hotKeys())
+	(&streams{out: &out}).printHotKeys(hotKeys(), 0)
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)
 	}
 	out.Reset()
-	(&streams{out: &out}).printHotKeys(&pb.HotKeysResponse{Members: []*pb.MemberRate{{Member: "n1"}}})
+	(&streams{out: &out}).printHotKeys(&pb.HotKeysResponse{Members: []*pb.MemberRate{{Member: "n1"}}}, 0)
 	if got := out.String(); got != "0.0 calls/s: n1 0.0\n\nno calls in the last seconds\n" {
 		t.Errorf("table without keys:\n%s", got)
 	}
@@ -59,7 +60,7 @@ RATE/S        SLICES  SHARE  LEFT  KEY         OWNER  ASKED BY [SLICES]         
 // TestNarrowTable: on a terminal of 80 columns no line is longer, and what matters is there.
 func TestNarrowTable(t *testing.T) {
 	var out bytes.Buffer
-	(&streams{out: &out, outTTY: true, width: func() int { return 80 }}).printHotKeys(hotKeys())
+	(&streams{out: &out, outTTY: true, width: func() int { return 80 }}).printHotKeys(hotKeys(), 0)
 	for line := range strings.Lines(out.String()) {
 		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 80 {
 			t.Errorf("a line of %d characters, want at most 80: %s", n, line)
@@ -69,6 +70,34 @@ func TestNarrowTable(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the table has no %q:\n%s", want, out.String())
 		}
+	}
+}
+
+// TestTopShowsWhatWaits: limits at which calls wait come first, and keys that do not fit on the
+// terminal are left out.
+func TestTopShowsWhatWaits(t *testing.T) {
+	r := hotKeys()
+	r.Members[0].Waiting = &pb.WaitingCalls{Interactive: 2, Batch: 1200}
+	r.Members[1].Waiting = &pb.WaitingCalls{Batch: 1}
+	r.Waiting = []*pb.WaitingLimit{
+		{Scope: "acme", Name: "org-tpm", Dimension: "tokens", Owner: "n1", Calls: &pb.WaitingCalls{Interactive: 2, Batch: 1200}, Longest: durationpb.New(2345 * time.Millisecond)},
+		{Scope: "globex", Name: "requests", Dimension: "requests", Model: "m", Owner: "n2", Calls: &pb.WaitingCalls{Batch: 1}, Longest: durationpb.New(90 * time.Second)},
+	}
+	const want = `15,002 calls/s, 9,000 from slices: n1 6,000 (1 of 2 counted), n2 2.0
+! n3 did not answer: its keys are missing
+
+calls that wait: 2 interactive, 1,201 batch
+INTERACTIVE  STANDARD  BATCH  LONGEST WAIT  LIMIT                     OWNER
+2            0         1,200  2.3s          org-tpm (tokens) of acme  n1
+0            0         1      1m30s         requests of globex for m  n2
+
+RATE/S        SLICES  SHARE  LEFT  KEY         OWNER  ASKED BY [SLICES]                        LIMIT
+12,345 +56.0  73%     82.3%  25%   acme/alice  n1     n2 73% [2], 10.0.0.7 24%, n1 3%, 3 more  org-tpm (tokens) of acme: 25,000 of 100,000
+`
+	var out bytes.Buffer
+	(&streams{out: &out}).printHotKeys(r, 10)
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
 	}
 }
 
@@ -87,7 +116,7 @@ func TestHoldersWithoutCalls(t *testing.T) {
 func TestAskersOfAQuietKey(t *testing.T) {
 	askers := []*pb.Asker{{Name: &pb.Asker_Member{Member: "n2"}, Rate: 0.03}, {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 0.01}}
 	var out bytes.Buffer
-	(&streams{out: &out}).printHotKeys(&pb.HotKeysResponse{Keys: []*pb.HotKey{{Key: "acme", Owner: "n1", Rate: 0.04, Askers: askers}}})
+	(&streams{out: &out}).printHotKeys(&pb.HotKeysResponse{Keys: []*pb.HotKey{{Key: "acme", Owner: "n1", Rate: 0.04, Askers: askers}}}, 0)
 	if want := "n2 75%, 10.0.0.7 25%"; !strings.Contains(out.String(), want) {
 		t.Errorf("got %s, want %q in it", out.String(), want)
 	}

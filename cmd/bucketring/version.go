@@ -23,12 +23,16 @@ func newVersion(s *streams) *cobra.Command {
 		if *output == formatJSON {
 			return s.writeJSON(info)
 		}
-		s.printf("bucketring %s", info.Version)
-		if info.Commit != "" {
-			s.printf(" (%s, %s)", info.Commit, info.Time)
-		}
-		s.printf(" %s\n", info.Go)
+		s.printf("%s\n", versionLine(info))
 		return nil
 	}
 	return cmd
+}
+
+// versionLine is what "version" and --version print.
+func versionLine(info buildinfo.Info) string {
+	if info.Commit == "" {
+		return "bucketring " + info.Version + " " + info.Go
+	}
+	return "bucketring " + info.Version + " (" + info.Commit + ", " + info.Time + ") " + info.Go
 }

@@ -106,6 +106,7 @@ var cases = map[string]string{
 	"policy in a database": "{ insecure: true, policy: { urlSecret: { name: the-database } }, proxy: " + proxyValues + ", networkPolicy: { restrictEgress: true, " +
 		"egress: [{ to: [{ podSelector: { matchLabels: { app: postgres } } }], ports: [{ port: 5432 }] }] } }",
 	"envoy":     `{ insecure: true, envoy: { rules: { rules.yaml: "domain: d" } } }`,
+	"resp":      `{ insecure: true, resp: { enabled: true } }`,
 	"own rules": "{ insecure: true, envoy: { existingConfigMap: the-rules } }",
 	"settings": `
 insecure: true

@@ -26,35 +26,38 @@ const module = "github.com/bucketring/bucketring"
 var allowedImports = map[string][]string{
 	"cmd/bucketring": {"bench", "bench/...", "internal/...", "limiter/policy/...", "limiter", "rpc/client", "rpc/envoy/config", "rpc/httpapi", "rpc/proxy", "rpc/server", "rpc/pb"},
 
-	// Benchmarks. They reach servers through public protocols and rpc/client.
+	// Benchmarks. They reach servers through public protocols and rpc/client. The echo of
+	// bench/target is a server with the options of a node.
 	"bench/continuity": {"bench", "bench/audit", "bench/local", "bench/suite", "bench/target", "rpc/client", "limiter/policy", "limiter"},
 	"bench/suite":      {"bench", "bench/audit", "bench/local", "bench/report", "bench/target", "bench/workload", "limiter/policy/source", "limiter/policy", "limiter"},
+	"bench/wire":       {"bench", "bench/local", "bench/report", "bench/target", "rpc/pb"},
 	"bench/audit":      {"bench"},
 	"bench/local":      {},
 	"bench/report":     {"bench", "internal/buildinfo"},
-	"bench/target":     {"bench", "internal/overload", "internal/tokenfile", "rpc/client", "rpc/pb"},
+	"bench/target":     {"bench", "internal/overload", "internal/tokenfile", "rpc/client", "rpc/server", "rpc/pb"},
 	"bench/workload":   {"bench", "internal/trace"},
 	"bench":            {},
 
 	// Assembly.
-	"internal/wirebench": {"internal/node", "internal/config", "rpc/client", "rpc/server", "rpc/pb"},
-	"internal/node":      {"rpc/admin", "internal/audit", "rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/auth", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/jwtverify", "internal/listenlimit", "internal/overload", "internal/usagelog", "internal/tracing", "internal/tlserror", "internal/tlsfiles", "internal/tokenfile"},
+	"internal/node": {"rpc/admin", "internal/audit", "rpc/proxy", "rpc/client", "rpc/envoy/...", "rpc/envoy", "rpc/httpapi/statuspage", "rpc/resp", "rpc/peer", "rpc/replication", "ring", "rpc/server", "rpc/httpapi", "rpc/pb", "cluster", "cluster/continuity", "limiter/fallback", "limiter/policy/...", "limiter", "internal/auth", "internal/config", "internal/buildinfo", "internal/filewatch", "internal/journal", "internal/jwtverify", "internal/listenlimit", "internal/overload", "internal/usagelog", "internal/tracing", "internal/tlserror", "internal/tlsfiles", "internal/tokenfile"},
 
 	// The wire.
 	"rpc/httpapi/statuspage":        {},
 	"rpc/admin":                     {"internal/audit", "internal/auth", "internal/share", "rpc/server", "rpc/pb"},
-	"rpc/httpapi":                   {"internal/auth", "internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "limiter/policy", "limiter", "internal/nearest"},
-	"rpc/server":                    {"internal/tracing", "internal/nearest", "internal/auth", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter"},
+	"rpc/httpapi":                   {"internal/auth", "internal/listenlimit", "internal/share", "rpc/httpapi/statuspage", "rpc/server", "rpc/pb", "rpc/internal/explain", "rpc/internal/fields", "limiter/policy", "limiter", "internal/nearest"},
+	"rpc/server":                    {"internal/tracing", "internal/nearest", "internal/auth", "internal/listenlimit", "internal/overload", "internal/share", "rpc/internal/codec", "rpc/internal/call", "rpc/internal/requestid", "rpc/pb", "limiter/policy", "limiter/line", "limiter"},
 	"rpc/proxy":                     {"internal/tracing", "internal/jwtverify", "internal/listenlimit", "rpc/client/middleware", "rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "limiter/policy", "limiter"},
+	"rpc/client/clienttest":         {"rpc/client", "rpc/server", "rpc/pb", "limiter/policy", "limiter"},
 	"rpc/client/middleware":         {"rpc/client", "rpc/internal/llm", "rpc/internal/dialect", "rpc/internal/coding"},
 	"rpc/internal/dialect":          {"rpc/client", "rpc/internal/llm", "rpc/internal/explain"},
+	"rpc/resp":                      {"internal/auth", "internal/listenlimit", "internal/nearest", "rpc/internal/call", "rpc/internal/explain", "rpc/internal/fields", "rpc/server", "rpc/pb"},
 	"rpc/envoy":                     {"rpc/envoy/config", "rpc/internal/explain", "rpc/server", "rpc/pb", "limiter"},
 	"rpc/envoy/xds":                 {"rpc/envoy/config", "limiter"},
 	"rpc/envoy/config":              {"limiter", "internal/yamldoc", "internal/nearest"},
-	"rpc/peer":                      {"internal/auth", "rpc/server", "rpc/internal/call", "rpc/internal/slices", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter/slice", "limiter", "internal/tracing"},
+	"rpc/peer":                      {"internal/auth", "rpc/server", "rpc/internal/call", "rpc/internal/slices", "rpc/internal/codec", "rpc/internal/requestid", "rpc/internal/await", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/handshake", "rpc/replication", "rpc/pb", "cluster/continuity", "ring", "limiter/slice", "limiter", "internal/tracing"},
 	"rpc/replication":               {"internal/boottime", "rpc/replication/internal/wire", "rpc/internal/handshake", "rpc/pb", "cluster/continuity", "limiter"},
 	"rpc/replication/internal/wire": {"cluster/continuity"},
-	"rpc/client":                    {"internal/boottime", "internal/tlserror", "internal/tokenfile", "internal/overload", "rpc/internal/codec", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
+	"rpc/client":                    {"internal/boottime", "internal/tlserror", "internal/tokenfile", "internal/overload", "rpc/internal/await", "rpc/internal/codec", "rpc/internal/explain", "rpc/internal/link", "rpc/internal/outbox", "rpc/internal/requestid", "rpc/internal/slices", "rpc/pb"},
 	"rpc/pb":                        {},
 
 	// Formats of messages.
@@ -63,8 +66,10 @@ var allowedImports = map[string][]string{
 	"rpc/internal/llm":       {},
 	"rpc/internal/coding":    {},
 	"rpc/internal/explain":   {"rpc/pb"},
+	"rpc/internal/fields":    {"rpc/pb", "limiter"},
 
 	// Connections between processes.
+	"rpc/internal/await":           {"rpc/internal/link", "rpc/pb"},
 	"rpc/internal/handshake":       {"rpc/pb"},
 	"rpc/internal/codec":           {"rpc/pb"},
 	"rpc/internal/codec/fieldtest": {}, // for tests
@@ -80,6 +85,7 @@ var allowedImports = map[string][]string{
 	"limiter/policy/scenario":        {"limiter/policy", "limiter", "internal/yamldoc"},
 	"limiter/policy":                 {"limiter", "internal/yamldoc", "internal/nearest", "internal/secret"},
 	"limiter/fallback":               {"limiter"},
+	"limiter/line":                   {"limiter"},
 	"limiter":                        {"limiter/hotkeys", "limiter/slice"},
 	"limiter/hotkeys":                {},
 	"limiter/slice":                  {},
@@ -107,6 +113,7 @@ var allowedImports = map[string][]string{
 	"internal/buildinfo":    {},
 	"internal/config":       {"internal/nearest", "internal/tlsfiles", "internal/tracing", "internal/yamldoc"},
 	"internal/filewatch":    {"internal/yamldoc"},
+	"internal/gcpace":       {},
 	"internal/journal":      {"internal/snapshotfile"},
 	"internal/listenlimit":  {"internal/share"},
 	"internal/jwtverify":    {},
@@ -136,7 +143,7 @@ var allowedImports = map[string][]string{
 var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/servicetier", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
-var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "limiter/hotkeys", "limiter/slice", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
+var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "limiter/hotkeys", "limiter/line", "limiter/slice", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
 
 // impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

@@ -192,7 +192,7 @@ func (p *parser) name(c *caller, n yamldoc.Node) {
 
 func (p *parser) scopes(c *caller, n yamldoc.Node) {
 	items := p.r.Items(n, "scopes")
-	if len(items) == 0 && !n.IsNull() {
+	if items != nil && len(items) == 0 {
 		p.r.Problem(n, "scopes must have at least one of %s", strings.Join(scopeNames, ", "))
 	}
 	for _, item := range items {
@@ -205,7 +205,7 @@ func (p *parser) scopes(c *caller, n yamldoc.Node) {
 // tokens reads hashes. No message repeats what stands there.
 func (p *parser) tokens(c *caller, n yamldoc.Node) {
 	items := p.r.Items(n.Redacted(), "tokens")
-	if len(items) == 0 && !n.IsNull() {
+	if items != nil && len(items) == 0 {
 		p.r.Problem(n, "tokens must have at least one hash: make one with: bucketring auth token")
 	}
 	for _, item := range items {
@@ -229,7 +229,7 @@ func (p *parser) tokens(c *caller, n yamldoc.Node) {
 // certificateNames reads DNS names, URIs and cn:NAME.
 func (p *parser) certificateNames(c *caller, n yamldoc.Node) {
 	items := p.r.Items(n, "certificates")
-	if len(items) == 0 && !n.IsNull() {
+	if items != nil && len(items) == 0 {
 		p.r.Problem(n, "certificates must have at least one name")
 	}
 	for _, item := range items {
@@ -302,7 +302,7 @@ func (p *parser) single(n yamldoc.Node) (string, bool) {
 
 func (p *parser) roots(c *caller, n yamldoc.Node) {
 	items := p.r.Items(n, "roots")
-	if len(items) == 0 && !n.IsNull() {
+	if items != nil && len(items) == 0 {
 		p.r.Problem(n, "roots must have at least one pattern, such as acme or team-*; leave roots out for all")
 	}
 	for _, item := range items {

@@ -64,6 +64,24 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
+// What is not a list is one problem, not also a list without elements.
+func TestWhatIsNoListIsOneProblem(t *testing.T) {
+	for _, field := range []string{"scopes: call", "roots: acme", "certificates: a", "tokens: x"} {
+		text := "callers: [{name: a, scopes: [call], tokens: [" + hashA + "]}, {name: b, scopes: [call], tokens: [" + hashB + "]}]"
+		name, _, _ := strings.Cut(field, ":")
+		switch name {
+		case "scopes", "tokens": // in place of what is there
+			text = strings.Replace(text, name+": ["+map[string]string{"scopes": "call", "tokens": hashA}[name]+"]", field, 1)
+		default:
+			text = strings.Replace(text, "name: a,", "name: a, "+field+",", 1)
+		}
+		_, err := parseText(text)
+		if err == nil || strings.Count(err.Error(), "auth.yaml:") != 1 || !strings.Contains(err.Error(), name+" must be a list") {
+			t.Errorf("Parse with %s = %v, want one problem: it must be a list", field, err)
+		}
+	}
+}
+
 // Who writes a token in place of its hash does not find it in a log.
 func TestProblemsQuoteNoToken(t *testing.T) {
 	token, hash := NewToken()

@@ -30,6 +30,7 @@ var grpcRules = map[string]rule{
 	"/bucketring.v1.RateLimiter/Cancel":   needsCall,
 	"/bucketring.v1.RateLimiter/Batch":    needsCall,
 	"/bucketring.v1.RateLimiter/Exchange": needsCall,
+	"/bucketring.v1.RateLimiter/Wait":     needsCall,
 	"/bucketring.v1.RateLimiter/Peek":     lookUp,
 	"/bucketring.v1.RateLimiter/Watch":    lookUp,
 	"/bucketring.v1.RateLimiter/Locate":   lookUp,

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Session is a stream of a caller. It ends when the caller may not have it any more: its
+// Session is a stream or a connection of a caller. It ends when the caller may not have it any more: its
 // token is revoked, it has lost the scope, or its JWT or certificate has expired. A nil
 // Session never ends and may do everything. Its methods are safe for concurrent use.
 type Session struct {
@@ -32,7 +32,13 @@ func (a *Authority) Open(ctx context.Context, method string) (context.Context, *
 	if a == nil || g == nil || g.caller == nil {
 		return ctx, nil
 	}
-	s := &Session{authority: a, rule: grpcRule(method), method: method, ended: make(chan struct{})}
+	s := a.open(g, grpcRule(method), method)
+	return context.WithValue(ctx, sessionKey{}, s), s
+}
+
+// open opens a session for a grant.
+func (a *Authority) open(g *Grant, r rule, method string) *Session {
+	s := &Session{authority: a, rule: r, method: method, ended: make(chan struct{})}
 	s.grant.Store(g)
 	if !g.expires.IsZero() {
 		s.timer = time.AfterFunc(g.expires.Sub(a.now()), s.end)
@@ -40,8 +46,8 @@ func (a *Authority) Open(ctx context.Context, method string) (context.Context, *
 	a.sessions.Lock()
 	a.sessions.open[s] = struct{}{}
 	a.sessions.Unlock()
-	s.renew() // the callers may have changed since GRPC
-	return context.WithValue(ctx, sessionKey{}, s), s
+	s.renew() // the callers may have changed since the grant was made
+	return s
 }
 
 // SessionOf returns the session of a stream, or nil.
@@ -84,10 +90,18 @@ func (s *Session) Ended() <-chan struct{} {
 func (s *Session) Err() error {
 	select {
 	case <-s.Ended():
-		return unauthenticated("the credentials of this stream were revoked or have expired: open it again with others")
+		return unauthenticated("the credentials of this %s were revoked or have expired: open it again with others", s.what())
 	default:
 		return nil
 	}
+}
+
+// what names what the session is of.
+func (s *Session) what() string {
+	if s.method == connection {
+		return connection
+	}
+	return "stream"
 }
 
 func (s *Session) end() { s.once.Do(func() { close(s.ended) }) }

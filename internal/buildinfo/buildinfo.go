@@ -8,7 +8,7 @@ import "runtime/debug"
 
 // Info identifies a build. Fields without a recorded value are empty.
 type Info struct {
-	Version  string `json:"version"` // v1.2.3, a pseudo-version, or "(devel)"
+	Version  string `json:"version"` // v1.2.3, a pseudo-version, devel-<commit>, or "(devel)" without a commit
 	Commit   string `json:"commit,omitempty"`
 	Time     string `json:"time,omitempty"` // of the commit, RFC 3339
 	Modified bool   `json:"modified,omitempty"`
@@ -44,6 +44,12 @@ func fromBuild(b *debug.BuildInfo) Info {
 			info.Time = s.Value
 		case "vcs.modified":
 			info.Modified = s.Value == "true"
+		}
+	}
+	if info.Version == "(devel)" && info.Commit != "" {
+		info.Version = "devel-" + info.Commit[:min(len(info.Commit), 12)]
+		if info.Modified {
+			info.Version += "+dirty"
 		}
 	}
 	return info

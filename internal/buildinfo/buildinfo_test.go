@@ -26,3 +26,16 @@ func TestReadIsNeverEmpty(t *testing.T) {
 		t.Errorf("Read = %+v, want a version and a Go version", got)
 	}
 }
+
+// A build of go build without a version is known by its commit.
+func TestDevelopmentBuildHasItsCommit(t *testing.T) {
+	build := &debug.BuildInfo{Main: debug.Module{Version: "(devel)"}, Settings: []debug.BuildSetting{
+		{Key: "vcs.revision", Value: "0123456789abcdef0123"}, {Key: "vcs.modified", Value: "true"},
+	}}
+	if got := fromBuild(build).Version; got != "devel-0123456789ab+dirty" {
+		t.Errorf("version %q, want the commit and that it was modified", got)
+	}
+	if got := fromBuild(&debug.BuildInfo{}).Version; got != "(devel)" {
+		t.Errorf("version %q of a build without version control, want (devel)", got)
+	}
+}

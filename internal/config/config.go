@@ -17,6 +17,7 @@ type Config struct {
 	HTTP      string   `key:"http" default:"127.0.0.1:6470" help:"address of the JSON API, health and metrics"`
 	GRPC      string   `key:"grpc" default:"127.0.0.1:6471" help:"address of the gRPC API, which members also use among themselves"`
 	Gossip    string   `key:"gossip" default:"127.0.0.1:6472" help:"address for cluster membership, TCP and UDP"`
+	RESP      string   `key:"resp" help:"address of the Redis protocol, such as 127.0.0.1:6479; empty means none"`
 	Advertise string   `key:"advertise" help:"host or host:port at which other members reach this one; the port is that of gossip; empty means the address of --gossip"`
 	Join      []string `key:"join" help:"members to join, separated by commas: host or host:port of their gossip, resolved again for each attempt; this node may be in the list; empty means to start a cluster"`
 
@@ -53,7 +54,7 @@ type Config struct {
 
 	EnvoyShadow   bool   `key:"envoy_shadow" help:"shadow mode: count calls, but always answer OK to Envoy"`
 	EnvoyHeaders  string `key:"envoy_headers" help:"prefix of the headers with limits for Envoy's callers: RateLimit gives RateLimit-Limit, -Remaining and -Reset, with Retry-After; empty means none"`
-	EnvoyBody     string `key:"envoy_body" default:"none" help:"body of denials to Envoy's callers: none, openai or anthropic"`
+	EnvoyBody     string `key:"envoy_body" default:"none" choices:"none,openai,anthropic" help:"body of denials to Envoy's callers: none, openai or anthropic"`
 	EnvoyMetadata bool   `key:"envoy_metadata" help:"send Envoy the domain, the descriptors and the metadata of rules as dynamic metadata"`
 	EnvoyPrefix   string `key:"envoy_prefix" default:"bucketring." help:"prefix of the descriptor entries that turn a descriptor into a call under the policy"`
 
@@ -76,8 +77,8 @@ type Config struct {
 	ProxyListen string `key:"proxy_listen" help:"address of a proxy in front of a model server, which runs in this node; empty means none"`
 	Proxy       Proxy  `prefix:"proxy_"`
 
-	LogLevel  string `key:"log_level" default:"info" help:"debug, info, warn or error"`
-	LogFormat string `key:"log_format" default:"auto" help:"json, text, or auto: text on a terminal"`
+	LogLevel  string `key:"log_level" default:"info" choices:"debug,info,warn,error" help:"debug, info, warn or error"`
+	LogFormat string `key:"log_format" default:"auto" choices:"auto,json,text" help:"json, text, or auto: text on a terminal"`
 }
 
 // envPrefix is the prefix of environment variables.

@@ -41,7 +41,7 @@ func (c *Config) validateEnvoy(p *problems) {
 	if c.EnvoyHeaders != "" && !validHeader.MatchString(c.EnvoyHeaders) {
 		p.add("envoy_headers", "must be at most 64 letters, digits and dashes, got %q", c.EnvoyHeaders)
 	}
-	p.oneOf("envoy_body", c.EnvoyBody, "none", "openai", "anthropic")
+	p.oneOf("envoy_body", c.EnvoyBody)
 	if c.EnvoyXDS != "" {
 		switch host, err := splitAddress(c.EnvoyXDS); {
 		case err != nil:

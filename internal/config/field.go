@@ -13,7 +13,8 @@ import (
 // field is one setting: its names, its documentation and its value.
 type field struct {
 	key, def, help string
-	env            string // environment variable
+	env            string   // environment variable
+	choices        []string // the values that it may have; nil: not of a fixed set
 	value          reflect.Value
 }
 
@@ -31,8 +32,12 @@ func appendFields(fields []field, v reflect.Value, prefix, env string) []field {
 			continue
 		}
 		key := prefix + tag.Get("key")
+		var choices []string
+		if list, ok := tag.Lookup("choices"); ok {
+			choices = strings.Split(list, ",")
+		}
 		fields = append(fields, field{
-			key: key, def: tag.Get("default"), help: tag.Get("help"), env: env + strings.ToUpper(key), value: v.Field(i),
+			key: key, def: tag.Get("default"), help: tag.Get("help"), env: env + strings.ToUpper(key), choices: choices, value: v.Field(i),
 		})
 	}
 	return fields

@@ -32,6 +32,9 @@ func addFlags(flags *pflag.FlagSet, fields []field) {
 		if f.kind() == "bool" {
 			flag.NoOptDefVal = "true"
 		}
+		if f.choices != nil {
+			flag.Annotations = map[string][]string{ChoicesAnnotation: f.choices}
+		}
 	}
 	flags.StringP("config", "c", "", "YAML file with the settings above as keys, with underscores instead of dashes")
 }

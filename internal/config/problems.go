@@ -19,7 +19,9 @@ func (p *problems) add(key, format string, args ...any) {
 	*p = append(*p, fmt.Errorf(key+": "+format, args...))
 }
 
-func (p *problems) oneOf(key, value string, allowed ...string) {
+// oneOf requires that the value of a setting is one of its choices.
+func (p *problems) oneOf(key, value string) {
+	allowed := Choices(key)
 	if slices.Contains(allowed, value) {
 		return
 	}
@@ -51,6 +53,6 @@ func (p *problems) distinct(key, address, otherKey, other string) {
 }
 
 func (p *problems) log(level, format string) {
-	p.oneOf("log_level", level, "debug", "info", "warn", "error")
-	p.oneOf("log_format", format, "auto", "json", "text")
+	p.oneOf("log_level", level)
+	p.oneOf("log_format", format)
 }

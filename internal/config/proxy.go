@@ -18,22 +18,23 @@ type Proxy struct {
 	UpstreamKeyFile    string        `key:"upstream_key_file" help:"file with a credential that is sent to the model server instead of the caller's; empty means that the caller's is sent"`
 	UpstreamTimeout    time.Duration `key:"upstream_timeout" default:"10m" help:"time that the model server has until its answer begins"`
 	Identity           string        `key:"identity" help:"how callers are identified: bearer (by the api_keys of the policy), header:NAME (set by a trusted gateway) or jwt:CLAIM"`
-	IdentityForm       string        `key:"identity_form" default:"path" help:"how a header or claim becomes a key: path takes slashes as separators of segments, segment escapes the text into one segment, such as a URL"`
+	IdentityForm       string        `key:"identity_form" default:"path" choices:"path,segment" help:"how a header or claim becomes a key: path takes slashes as separators of segments, segment escapes the text into one segment, such as a URL"`
 	JWTKeys            string        `key:"jwt_keys" help:"file with the public keys that verify tokens, in PEM or JWKS, of which keys of unknown kinds are skipped; read again on SIGHUP"`
 	JWTSecretFile      string        `key:"jwt_secret_file" help:"file with the secret that verifies tokens signed with HS256, instead of public keys; read again on SIGHUP"`
 	JWTIssuer          string        `key:"jwt_issuer" help:"issuer that tokens must have; empty means any"`
 	JWTAudience        string        `key:"jwt_audience" help:"audience that tokens must have; empty means any"`
 	DefaultModel       string        `key:"default_model" help:"model of metered calls that name none, which model servers with a default model run; empty means that limits of named models do not apply to them"`
-	OnDisconnect       string        `key:"on_disconnect" default:"charge" help:"when a caller disconnects: charge stops the model and charges the output so far, drain lets it finish and charges all output"`
+	MaxWait            time.Duration `key:"max_wait" default:"10m" help:"time that a call may wait in line until it fits, where the policy lets calls wait, as long as the policy says at most; 0 means that no call waits"`
+	OnDisconnect       string        `key:"on_disconnect" default:"charge" choices:"charge,drain" help:"when a caller disconnects: charge stops the model and charges the output so far, drain lets it finish and charges all output"`
 	Lease              time.Duration `key:"lease" default:"30s" help:"lease of reservations, in whole seconds: if the proxy crashes, its calls are charged their last progress and free their slots after this time"`
 	MaxBody            int           `key:"max_body" default:"8388608" help:"maximum body of a metered call, in bytes"`
 	BodyMemory         int           `key:"body_memory" help:"maximum bytes of the bodies of metered calls that are in memory, of which the callers of one root get an eighth; 0 means 256 MiB, or eight times max_body if that is more"`
 	ChargeServerErrors bool          `key:"charge_server_errors" help:"keep the charge for the requests of calls that the model server answers with 5xx, as it is always kept for 4xx"`
-	StreamUsage        string        `key:"stream_usage" default:"auto" help:"whether the model server is asked for the usage of streams: auto asks, and sends a call once more without asking if the server refuses stream_options; always; never"`
-	WhenNoDecision     string        `key:"when_no_decision" default:"deny" help:"when no node answers: deny rejects metered calls, allow runs them without limits, marks their answers and charges them when a node answers again"`
-	AccessLog          string        `key:"access_log" default:"off" help:"log metered calls, each in one line: off, sampled (one in 100) or on"`
-	AccessLogKeys      string        `key:"access_log_keys" default:"hash" help:"keys in the access log and in all other lines about calls: hash, which is the same in all proxies, or plain"`
-	Pass               []string      `key:"pass" default:"safe" help:"requests that are forwarded to the model server without metering and without identification: method and path, with * at the end for all paths below or at the beginning for any prefix; safe for requests that run no model; all for everything that is not metered, so that anyone may run models at other endpoints free of charge"`
+	StreamUsage        string        `key:"stream_usage" default:"auto" choices:"auto,always,never" help:"whether the model server is asked for the usage of streams: auto asks, and sends a call once more without asking if the server refuses stream_options; always; never"`
+	WhenNoDecision     string        `key:"when_no_decision" default:"deny" choices:"deny,allow" help:"when no node answers: deny rejects metered calls, allow runs them without limits, marks their answers and charges them when a node answers again"`
+	AccessLog          string        `key:"access_log" default:"off" choices:"off,sampled,on" help:"log metered calls, each in one line: off, sampled (one in 100) or on"`
+	AccessLogKeys      string        `key:"access_log_keys" default:"hash" choices:"hash,plain" help:"keys in the access log and in all other lines about calls: hash, which is the same in all proxies, or plain"`
+	Pass               []string      `key:"pass" default:"safe" help:"requests that are forwarded without being metered, and from anyone, such as safe,POST /tokenize,/files/*: safe is what runs no model, METHOD /path or /path adds to it, with * at the end for all paths below or at the beginning for any prefix; all is everything that is not metered, so that anyone may run models at other endpoints free of charge"`
 	CORSOrigins        []string      `key:"cors_origins" help:"web origins whose pages may read answers, also denials and errors, such as https://chat.example.org, or * for all; the proxy then answers preflight requests itself; empty means that the model server decides"`
 	Meter              []string      `key:"meter" help:"requests to other endpoints that are metered by count, such as POST /v1/rerank or POST /v1/audio/*: each takes a request and a slot, and is charged the tokens of the usage in its answer, if there is one, and the images and searches that it shows"`
 }
@@ -60,9 +61,12 @@ type StandaloneProxy struct {
 
 	Tracing Tracing
 
-	LogLevel  string `key:"log_level" default:"info" help:"debug, info, warn or error"`
-	LogFormat string `key:"log_format" default:"auto" help:"json, text, or auto: text on a terminal"`
+	LogLevel  string `key:"log_level" default:"info" choices:"debug,info,warn,error" help:"debug, info, warn or error"`
+	LogFormat string `key:"log_format" default:"auto" choices:"auto,json,text" help:"json, text, or auto: text on a terminal"`
 }
+
+// LongestWait is the longest that a policy lets calls wait.
+const LongestWait = 10 * time.Minute
 
 // proxyEnvPrefix gives a proxy the same environment variables alone and in a node.
 const proxyEnvPrefix = envPrefix + "PROXY_"
@@ -141,20 +145,24 @@ func (c *Proxy) validate(prefix string, p *problems) {
 	case !jwt && (hasKeys || c.JWTIssuer != "" || c.JWTAudience != ""):
 		p.add(prefix+"identity", "must be jwt:CLAIM if there are settings for tokens, got %q", c.Identity)
 	}
-	p.oneOf(prefix+"identity_form", c.IdentityForm, "path", "segment")
+	p.oneOf(prefix+"identity_form", c.IdentityForm)
 	if c.IdentityForm == "segment" && c.Identity == "bearer" {
 		p.add(prefix+"identity_form", "must be path with identity bearer: the policy has the keys of its api_keys")
 	}
-	p.oneOf(prefix+"on_disconnect", c.OnDisconnect, "charge", "drain")
-	p.oneOf(prefix+"when_no_decision", c.WhenNoDecision, "deny", "allow")
-	p.oneOf(prefix+"access_log", c.AccessLog, "off", "sampled", "on")
-	p.oneOf(prefix+"access_log_keys", c.AccessLogKeys, "hash", "plain")
+	p.oneOf(prefix+"on_disconnect", c.OnDisconnect)
+	p.oneOf(prefix+"when_no_decision", c.WhenNoDecision)
+	p.oneOf(prefix+"stream_usage", c.StreamUsage)
+	p.oneOf(prefix+"access_log", c.AccessLog)
+	p.oneOf(prefix+"access_log_keys", c.AccessLogKeys)
 	p.atLeastOne(prefix+"max_body", c.MaxBody)
 	if c.BodyMemory != 0 && c.BodyMemory/2 < c.MaxBody {
 		p.add(prefix+"body_memory", "must be 0 or at least twice %s, %d, got %d", flagName(prefix+"max_body"), c.MaxBody, c.BodyMemory)
 	}
 	if c.Lease < time.Second || c.Lease > time.Hour || c.Lease%time.Second != 0 {
 		p.add(prefix+"lease", "must be whole seconds from 1s to 1h, got %s", c.Lease)
+	}
+	if c.MaxWait < 0 || c.MaxWait > LongestWait {
+		p.add(prefix+"max_wait", "must be between 0s and 10m, got %s", c.MaxWait)
 	}
 	if c.UpstreamTimeout <= 0 {
 		p.add(prefix+"upstream_timeout", "must be more than 0, got %s", c.UpstreamTimeout)

@@ -17,11 +17,11 @@ const (
 
 // TLS has the settings of TLS of a node, or of a proxy that runs alone.
 type TLS struct {
-	Mode       string `key:"tls" default:"off" help:"TLS of all listeners: off, optional (plaintext is accepted too, to move a running cluster) or required"`
+	Mode       string `key:"tls" default:"off" choices:"off,optional,required" help:"TLS of all listeners: off, optional (plaintext is accepted too, to move a running cluster) or required"`
 	CertFile   string `key:"tls_cert_file" help:"certificate in PEM, also for connections to other members; it and all files of TLS are read again when they change"`
 	KeyFile    string `key:"tls_key_file" help:"private key of --tls-cert-file, in PEM"`
 	CAFile     string `key:"tls_ca_file" help:"CA certificates in PEM that verify members and callers"`
-	ClientAuth string `key:"tls_client_auth" default:"none" help:"certificates of callers: none, request (verified if there is one) or require"`
+	ClientAuth string `key:"tls_client_auth" default:"none" choices:"none,request,require" help:"certificates of callers: none, request (verified if there is one) or require"`
 }
 
 // On reports whether listeners have TLS.
@@ -39,8 +39,8 @@ func (t TLS) Files() tlsfiles.Files {
 var TLSSettings = tlsfiles.Files{Cert: "tls_cert_file", Key: "tls_key_file", CA: "tls_ca_file"}
 
 func (t TLS) validate(p *problems, needsCA bool) {
-	p.oneOf("tls", t.Mode, TLSOff, TLSOptional, TLSRequired)
-	p.oneOf("tls_client_auth", t.ClientAuth, "none", "request", "require")
+	p.oneOf("tls", t.Mode)
+	p.oneOf("tls_client_auth", t.ClientAuth)
 	const make1 = "must be set with --tls %s; make certificates with: bucketring certs"
 	for _, f := range []struct {
 		key, path string

@@ -55,6 +55,12 @@ func (c *Config) validateAddresses(p *problems) {
 	if c.ProxyListen != "" {
 		listeners = append(listeners, struct{ key, address string }{"proxy_listen", c.ProxyListen})
 	}
+	if c.RESP != "" {
+		listeners = append(listeners, struct{ key, address string }{"resp", c.RESP})
+		c.distinctFromNode(p, "resp", c.RESP)
+		p.distinct("resp", c.RESP, "envoy_listen", c.EnvoyListen)
+		p.distinct("resp", c.RESP, "envoy_http", c.EnvoyHTTP)
+	}
 	for _, listen := range listeners {
 		host, err := splitAddress(listen.address)
 		switch {

@@ -6,17 +6,25 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
 
-var update = flag.Bool("update", false, "write the output of the commands into the documents, except for blocks with ...")
+var (
+	update = flag.Bool("update", false, "write the output of the commands into the documents, except for blocks with ...")
+	pause  = flag.Duration("pause", 0, "how long a reader takes between two commands of a document other than README.md")
+)
+
+// readingPause is how long a reader of README.md takes between two commands.
+const readingPause = 10 * time.Second
 
 func TestConsoleBlocks(t *testing.T) {
 	if testing.Short() {
@@ -29,11 +37,19 @@ func TestConsoleBlocks(t *testing.T) {
 			continue
 		}
 		t.Run(file, func(t *testing.T) {
+			if strings.Contains(read(t, file), "$ redis-cli ") {
+				needRedisCLI(t)
+			}
+			t.Parallel() // most of the time, commands wait for nodes and limits
 			// Buckets refill while the commands run, so a busy machine may need more than
 			// one attempt.
+			wait := *pause
+			if file == "README.md" {
+				wait = readingPause
+			}
 			var diffs []string
 			for range 3 {
-				if diffs = runDocument(t, newSession(t, bin), file, sessions); len(diffs) == 0 {
+				if diffs = runDocument(t, newSession(t, bin), file, sessions, wait); len(diffs) == 0 {
 					return
 				}
 			}
@@ -42,14 +58,29 @@ func TestConsoleBlocks(t *testing.T) {
 	}
 }
 
+// needRedisCLI skips the test without redis-cli, but not in CI.
+func needRedisCLI(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("redis-cli"); err == nil {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("redis-cli is not installed: install the package redis-tools")
+	}
+	t.Skip("redis-cli is not installed")
+}
+
 // runDocument runs the console blocks of a file and returns the differences between
-// their output and the file.
-func runDocument(t *testing.T, s *session, file string, sessions []block) (diffs []string) {
+// their output and the file. The reader waits between two commands.
+func runDocument(t *testing.T, s *session, file string, sessions []block, wait time.Duration) (diffs []string) {
 	t.Helper()
 	lines := strings.Split(read(t, file), "\n")
 	shift := 0 // lines added above by updates
 	for _, b := range sessions {
 		for _, step := range b.steps() {
+			if s.node != nil { // else nothing changes meanwhile
+				time.Sleep(wait)
+			}
 			got := strings.Split(strings.TrimRight(s.run(t, step.command), "\n"), "\n")
 			if step.output == nil {
 				continue // the document shows no output
@@ -109,7 +140,7 @@ func TestPolicyBlocksParse(t *testing.T) {
 }
 
 // examples are the files that Go code in the documents is copied from.
-var examples = []string{"rpc/client/example_test.go", "rpc/client/middleware/example_test.go"}
+var examples = []string{"rpc/client/example_test.go", "rpc/client/clienttest/example_test.go", "rpc/client/middleware/example_test.go", "rpc/resp/example_test.go"}
 
 // TestGoBlocksAreExamples checks that Go code in the documents is a part of an
 // example, which is compiled and run.

@@ -92,6 +92,7 @@ func (s *session) run(t *testing.T, command string) string {
 		return s.documented(s.start(t, m[2], m[3]))
 	}
 	command = strings.ReplaceAll(command, "go run ./cmd/bucketring", "bucketring")
+	command = strings.ReplaceAll(command, "redis-cli -p 6479", "redis-cli -p "+strings.TrimPrefix(s.actual("127.0.0.1:6479"), "127.0.0.1:"))
 	before := s.policyVersion()
 	out, _ := s.shell(t.Context(), command).CombinedOutput() // the exit code is not checked: 3 is a denial
 	if strings.Contains(command, "policy.yaml") && s.node != nil {
@@ -118,7 +119,7 @@ func (s *session) shell(ctx context.Context, command string) *exec.Cmd {
 func (s *session) start(t *testing.T, verb, flags string) string {
 	t.Helper()
 	s.stop(t)
-	s.node = s.shell(context.WithoutCancel(t.Context()), "exec bucketring "+verb+flags+" --http "+s.http+" --grpc "+s.grpc+" --gossip "+s.addresses[5])
+	s.node = s.shell(context.WithoutCancel(t.Context()), "exec bucketring "+verb+s.actual(flags)+" --http "+s.http+" --grpc "+s.grpc+" --gossip "+s.addresses[5])
 	s.output = &buffer{}
 	s.node.Stdout, s.node.Stderr = s.output, s.output
 	if err := s.node.Start(); err != nil {
@@ -192,6 +193,14 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.mu.text.String()
+}
+
+// actual replaces the addresses of the documents in the flags of a node by those of the session.
+func (s *session) actual(flags string) string {
+	for pair := range slices.Chunk(s.addresses, 2) {
+		flags = strings.ReplaceAll(flags, pair[0], pair[1])
+	}
+	return flags
 }
 
 // documented replaces the addresses of the session by those of the documents.

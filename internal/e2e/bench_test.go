@@ -193,7 +193,7 @@ func TestBenchIsInterrupted(t *testing.T) {
 	}
 	<-read
 	_ = cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errs.String(), "error: interrupted: the result has only what was measured so far") {
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errs.String(), "interrupted: the result has only what was measured so far") {
 		t.Errorf("an interrupt = exit %d, want 1 and a message:\n%s", code, &errs)
 	}
 	var document struct {

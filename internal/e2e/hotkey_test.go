@@ -25,12 +25,22 @@ func TestHotKey(t *testing.T) {
 		if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, code := run(t, binary(t), append([]string{
-			"bench", "run", "--local", nodes, "--policy", policy, "--tiers", "hot", "--keys", "hot:acme", "--tokens", "fixed:0+0", "--no-ids",
-			"--for", "2s", "--warmup", "1s", "--out", document, "--report", "",
-		}, args...)...)
-		t.Logf("%s: exit %d\n%s", name, code, out)
-		target := &readRun(t, document).Targets[0]
+		var target *report.Target
+		code := 0
+		// A slice that is returned too late, because the machine pauses, is charged in full. So
+		// one more attempt, unless more was admitted than the limit.
+		for attempt := range 2 {
+			var out string
+			out, code = run(t, binary(t), append([]string{
+				"bench", "run", "--local", nodes, "--policy", policy, "--tiers", "hot", "--keys", "hot:acme", "--tokens", "fixed:0+0", "--no-ids",
+				"--for", "2s", "--warmup", "1s", "--out", document, "--report", "",
+			}, args...)...)
+			t.Logf("%s, attempt %d: exit %d\n%s", name, attempt+1, code, out)
+			target = &readRun(t, document).Targets[0]
+			if a := target.Audit; code == 0 || a == nil || a.OverAdmitted > 0 || a.DoubleCharges > 0 {
+				break
+			}
+		}
 		if a := target.Audit; code != 0 || a == nil || a.Verdict != report.Exact {
 			t.Errorf("%s: exit %d, audit %+v, want an exact one", name, code, a)
 		}

@@ -32,7 +32,7 @@ import (
 // TestOverloadReport is skipped.
 var (
 	overloadDir    = flag.String("overload", "", "measure overload with the servers on one processor and the generator on another, and write the documents and a table to this directory")
-	gubernatorPath = flag.String("gubernator", "", "with -overload: the binary of internal/wirebench/gubernator; without it, Gubernator is not measured")
+	gubernatorPath = flag.String("gubernator", "", "with -overload: the binary of bench/gubernator; without it, Gubernator is not measured")
 )
 
 // overloadTargets are the rows of the table. Rates are where the search for the capacity
@@ -112,7 +112,7 @@ func measureApart(t *testing.T, nodes int, args ...string) {
 	if nodes > 0 {
 		cpu = serversCPU
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*waittest.Limit)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*waittest.Limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "taskset", append([]string{"-c", cpu, binary(t)}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -177,8 +177,8 @@ func gubernatorServer(t *testing.T, path string) (address string) {
 // writeOverloadTable writes the table of the documents in a directory.
 func writeOverloadTable(t *testing.T, dir string) {
 	var b strings.Builder
-	b.WriteString("| | capacity | 1x | 2x | 4x | 10x | least, of the peak | p99 of answers at 0.9x, 2x, 10x | p99 of refusals at 2x, 10x | normal after | audit |\n" +
-		"|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n")
+	b.WriteString("| | capacity | 1x | 2x | 4x | 10x | least, of the peak | p99 of answers at 0.9x, 2x, 10x | p99 of refusals at 2x, 10x | normal after | audit | of the control at 2x, 4x, 10x | p99 of bare refusals at 1x, 2x, 10x |\n" +
+		"|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|\n")
 	for _, o := range overloadTargets {
 		file, err := os.Open(filepath.Join(dir, o.name+".json"))
 		if errors.Is(err, os.ErrNotExist) {
@@ -215,9 +215,23 @@ func writeOverloadTable(t *testing.T, dir string) {
 		}
 		k := func(f float64) string { return fmt.Sprintf("%.1fk", f/1000) }
 		ms := func(d time.Duration) string { return strconv.FormatFloat(math.Round(d.Seconds()*1e4)/10, 'f', -1, 64) }
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %.0f %% | %s, %s, %s ms | %s, %s ms | %s | %s |\n",
+		ofControl := func(times float64) string {
+			s := steps[times]
+			if s.Control == nil || s.Control.Answered == 0 {
+				return "-"
+			}
+			return fmt.Sprintf("%.0f %%", 100*s.Answered/s.Control.Answered)
+		}
+		bare := func(times float64) string {
+			if s := steps[times]; s.Bare != nil {
+				return ms(s.Bare.P99) + " ms"
+			}
+			return "-"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %.0f %% | %s, %s, %s ms | %s, %s ms | %s | %s | %s, %s, %s | %s, %s, %s |\n",
 			o.label, k(m.Capacity), k(steps[1].Answered), k(steps[2].Answered), k(steps[4].Answered), k(steps[10].Answered), 100*least,
-			ms(steps[0.9].P99), ms(steps[2].P99), ms(steps[10].P99), ms(steps[2].RefusedP99), ms(steps[10].RefusedP99), after, verdict)
+			ms(steps[0.9].P99), ms(steps[2].P99), ms(steps[10].P99), ms(steps[2].RefusedP99), ms(steps[10].RefusedP99), after, verdict,
+			ofControl(2), ofControl(4), ofControl(10), bare(1), bare(2), bare(10))
 	}
 	if err := os.WriteFile(filepath.Join(dir, "overload.md"), []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)

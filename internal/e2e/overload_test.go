@@ -28,6 +28,7 @@ func TestOverload(t *testing.T) {
 	}{
 		{"checks", nil},
 		{"LLM calls", []string{"--llm", "50%", "--retries", "2%"}},
+		{"unary gRPC", []string{"--target", "grpc:"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 6*waittest.Limit)
@@ -47,6 +48,20 @@ func TestOverload(t *testing.T) {
 				t.Logf("%gx: offered %.0f/s, sent %.0f/s, answered %.0f/s, p99 %v; %d refused, p99 %v; %d failed", s.Times, s.Offered, s.Sent, s.Answered, s.P99, s.Calls.Refused, s.RefusedP99, s.Calls.Failed)
 				if s.Times > 2 && s.Calls.Refused == 0 {
 					t.Errorf("at %gx nothing was refused", s.Times)
+				}
+				if c := s.Control; c != nil {
+					t.Logf("%gx, control: %.0f/s to the nodes, sent %.0f/s, answered %.0f/s", s.Times, c.ToTarget, c.Sent, c.Answered)
+					if c.Answered == 0 || c.ServersCPU == 0 {
+						t.Errorf("at %gx the control answered nothing: %+v", s.Times, c)
+					}
+				} else if s.Times > 1 && s.Recovery != report.NeverNormal {
+					t.Errorf("at %gx there was no control", s.Times)
+				}
+				if b := s.Bare; b != nil {
+					t.Logf("%gx, bare servers: %.0f refusals/s, p99 %v", s.Times, b.Refused, b.P99)
+				}
+				if want := tt.name == "unary gRPC" && s.Times >= 1; (s.Bare != nil && s.Bare.Refused > 0) != want {
+					t.Errorf("at %gx bare servers refused %+v, want some: %t", s.Times, s.Bare, want)
 				}
 				if s.LLM.SettlesFailed > 0 {
 					t.Errorf("at %gx %d settles failed, want none: they are never refused", s.Times, s.LLM.SettlesFailed)

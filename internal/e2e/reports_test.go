@@ -118,7 +118,7 @@ func TestBenchReports(t *testing.T) {
 				"--trace", "azure", "--speed", r.speed, "--for", length.String(), "--warmup", warmup.String(), "--calibrate",
 				"--out", name+".json.gz", "--report", "")
 		}
-		bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz", "-o", name+".html")
+		bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz", "--out", name+".html")
 		bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz", "--svg", name+".svg")
 		summary := bucketring(t, dir, waittest.Limit, "bench", "report", name+".json.gz")
 		run := readPacked(t, filepath.Join(dir, name+".json.gz"))

@@ -74,6 +74,44 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A partition that changes much is written several times between two looks at all of them.
+func TestHotPartitionsAreWrittenMoreOften(t *testing.T) {
+	s := newTestState()
+	j, err := Open(Options{Dir: t.TempDir(), Partitions: testPartitions, State: s, Copy: s.copyOf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := func(partition, times int) {
+		for i := range times {
+			s.set(partition, uint64(i%100))
+		}
+	}
+	change(1, 1)
+	change(2, 1)
+	j.collect() // both in full
+	change(1, hotChanges)
+	change(2, hotChanges-1)
+	j.collect()
+	for tick := range hotTicks - 1 {
+		change(1, 3)
+		change(2, 3)
+		j.collectHot()
+		if got, want := j.written[1].Seq, s.Seq(1); got != want {
+			t.Errorf("tick %d: the hot partition is written up to %d, want %d", tick, got, want)
+		}
+		if got, want := j.written[2].Seq, uint64(hotChanges); got != want {
+			t.Errorf("tick %d: the other is written up to %d, want %d", tick, got, want)
+		}
+	}
+	j.collect()
+	if len(j.hot) != 0 || j.written[2].Seq != s.Seq(2) {
+		t.Errorf("hot: %v, the other is written up to %d of %d", j.hot, j.written[2].Seq, s.Seq(2))
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestOpenFails(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

@@ -31,19 +31,29 @@ const (
 func (j *Journal) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		tick := time.NewTicker(j.o.CollectEvery / hotTicks)
-		defer tick.Stop()
-		for n := 1; ; n++ {
+		due := time.Now().Add(j.o.CollectEvery) // the next step
+		timer := time.NewTimer(j.o.CollectEvery)
+		defer timer.Stop()
+		for {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-tick.C:
+			case <-timer.C:
 			}
-			if n%hotTicks == 0 {
-				j.step(time.Now())
-			} else {
+			now := time.Now()
+			if now.Before(due) {
 				j.collectHot()
+			} else {
+				j.step(now)
+				for due = due.Add(j.o.CollectEvery); !now.Before(due); due = due.Add(j.o.CollectEvery) {
+					continue // the steps that were missed
+				}
 			}
+			wait := time.Until(due)
+			if len(j.hot) > 0 {
+				wait = min(wait, j.o.CollectEvery/hotTicks)
+			}
+			timer.Reset(max(0, wait))
 		}
 	})
 	group.Go(func() error {
@@ -164,18 +174,19 @@ func (j *Journal) collect() {
 	}
 }
 
-// collectHot writes what has changed in the partitions that change most, so that they are
-// not locked for long when collect comes to them.
+// collectHot writes what has changed in the partitions that changed most before the last
+// collect, so that they are not locked for long when it comes to them again.
 func (j *Journal) collectHot() {
 	if len(j.hot) == 0 || j.isFailed() || !j.writeApplied() {
 		return
 	}
 	j.mu.Lock()
 	j.cursors, j.full, j.cleared = j.cursors[:0], j.full[:0], j.cleared[:0]
-	for _, p := range j.hot {
+	hot := j.hot
+	for _, p := range hot {
 		j.findChanges(p)
 	}
-	j.hot = j.hot[:0]
+	j.hot = hot // without those that findChanges has added again
 	j.mu.Unlock()
 	j.writeFound()
 }

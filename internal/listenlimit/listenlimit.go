@@ -199,7 +199,8 @@ type Peer struct {
 }
 
 // Active returns how many requests of HTTP the peer has in progress, on a server with
-// [HTTPState]. A connection of HTTP/2 counts for one more than it has requests.
+// [HTTPState], or calls, see [Conn.SetCalls]. A connection of HTTP/2 counts for one more than
+// it has requests.
 func (p *Peer) Active() int64 { return p.active.Load() }
 
 // A Conn is a connection of a [Listener].
@@ -299,10 +300,15 @@ func (c *Conn) Close() error {
 // connKey is the key of a connection in the contexts of its requests.
 type connKey struct{}
 
+// Context returns a context that has a connection, see [FromContext].
+func Context(ctx context.Context, c *Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
 // HTTPContext is for http.Server.ConnContext: see [FromContext].
 func HTTPContext(ctx context.Context, c net.Conn) context.Context {
 	if limited := Of(c.RemoteAddr()); limited != nil {
-		return context.WithValue(ctx, connKey{}, limited)
+		return Context(ctx, limited)
 	}
 	return ctx
 }
@@ -319,8 +325,8 @@ func CountHTTP2(h http.Handler) http.Handler {
 	})
 }
 
-// FromContext returns the connection of a request of HTTP, or nil if it is not one of a
-// [Listener], or its server does not use [HTTPContext].
+// FromContext returns the connection of a call, or nil if it is not one of a [Listener], or
+// its server does not use [HTTPContext] or [Context].
 func FromContext(ctx context.Context) *Conn {
 	c, _ := ctx.Value(connKey{}).(*Conn)
 	return c
@@ -344,7 +350,16 @@ func HTTPState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// setActive sets whether the connection has requests of HTTP in progress, 0 or 1.
+// SetCalls says how many calls of a connection with a protocol of its own are in progress, for
+// [Peer.Active]. With 0 it is idle. It is in place of Begin and End.
+func (c *Conn) SetCalls(n int64) {
+	if n == 0 {
+		c.idleSince.Store(time.Now().UnixNano())
+	}
+	c.setActive(n)
+}
+
+// setActive sets how many requests of HTTP the connection has in progress, 0 or 1, or calls.
 func (c *Conn) setActive(n int64) {
 	c.peer.active.Add(n - c.active.Swap(n))
 }

@@ -23,6 +23,23 @@ func Word(word string, candidates []string) string {
 	return best
 }
 
+// DidYouMean names the candidate that word is probably a misspelling of, to follow a message:
+// "; did you mean key?". It is "" if none is near.
+func DidYouMean(word string, candidates []string) string {
+	if near := Word(word, candidates); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
+}
+
+// Hint is DidYouMean, or names all candidates if none is near: "; known are key, tier".
+func Hint(word string, candidates []string) string {
+	if hint := DidYouMean(word, candidates); hint != "" {
+		return hint
+	}
+	return "; known are " + strings.Join(candidates, ", ")
+}
+
 // Distance returns the edit distance of two strings, in bytes: the number of
 // insertions, deletions, substitutions and swaps of neighbours.
 func Distance(a, b string) int {

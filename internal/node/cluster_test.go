@@ -189,6 +189,17 @@ func TestThreeNodesAreOneLimiter(t *testing.T) {
 			t.Errorf("%s: Ready = %v, want nil", n.Name(), err)
 		}
 	}
+
+	// The last but one leaves: it ends the streams of the one that stays.
+	leaver = rest[1]
+	leaver.skipLeave = false
+	if err := leaver.ended(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+	if log := leaver.log.String(); strings.Contains(log, "calls cancelled") || !strings.Contains(log, "left the roster") {
+		t.Errorf("it did not leave cleanly:\n%s", log)
+	}
+	agree(t, rest[0])
 }
 
 func TestOneCrashes(t *testing.T) {

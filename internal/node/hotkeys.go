@@ -5,6 +5,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,18 +24,18 @@ const (
 	maxHotKeys = 100
 )
 
-// ownHotKeys returns the keys for which this node decides most often.
+// ownHotKeys returns the keys for which this node decides most often, and what waits at it.
 func (n *Node) ownHotKeys() *pb.HotKeysResponse {
 	keys, rate := n.router.OwnHotKeys(statusHotKeys)
-	return &pb.HotKeysResponse{Keys: keys, Members: []*pb.MemberRate{rate}}
+	return &pb.HotKeysResponse{Keys: keys, Members: []*pb.MemberRate{rate}, Waiting: n.router.OwnWaitingLimits()}
 }
 
 // pageHotKeys returns those of the whole cluster for the status page. It waits for at most
 // half a second for members that do not answer.
-func (n *Node) pageHotKeys() statuspage.HotKeys {
+func (n *Node) pageHotKeys() (statuspage.HotKeys, statuspage.Waiting, statuspage.Traffic) {
 	found, err := n.router.HotKeys(context.Background(), &pb.HotKeysRequest{Limit: statusHotKeys})
 	if err != nil { // the request is valid and has no deadline
-		return statuspage.HotKeys{}
+		return statuspage.HotKeys{}, statuspage.Waiting{}, statuspage.Traffic{}
 	}
 	all := httpapi.HotKeysOf(found)
 	page := statuspage.HotKeys{Rate: all.Rate, Unreachable: all.Unreachable}
@@ -52,6 +53,17 @@ func (n *Node) pageHotKeys() statuspage.HotKeys {
 			shown.Holders = append(shown.Holders, statuspage.Holder{Name: cmp.Or(h.Member, h.Client), Slices: int(h.Slices)})
 		}
 		page.Keys = append(page.Keys, shown)
+	}
+	return page, pageWaiting(all.Waiting), pageTraffic(found)
+}
+
+func pageWaiting(w *httpapi.Waiting) statuspage.Waiting {
+	page := statuspage.Waiting{WaitingCalls: statuspage.WaitingCalls(w.WaitingCalls)}
+	for _, l := range w.Limits {
+		page.Limits = append(page.Limits, statuspage.WaitingLimit{
+			Limit: l.Name, Scope: l.Scope, Model: l.Model, Owner: l.Owner,
+			WaitingCalls: statuspage.WaitingCalls(l.WaitingCalls), Longest: time.Duration(l.LongestMillis) * time.Millisecond,
+		})
 	}
 	return page
 }

@@ -6,11 +6,16 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/bucketring/bucketring/internal/config"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/httpapi"
+	"github.com/bucketring/bucketring/rpc/pb"
 )
 
 // TestHotKeys asks three nodes for a key that is hot, and finds it and who asked at each of
@@ -86,4 +91,52 @@ func (r *running) pageText() string {
 		r.t.Fatalf("GET /status = %d, %v", answer.StatusCode, err)
 	}
 	return string(page)
+}
+
+// TestWaitingIsShown: what waits is in the status of its owner, and in the API and on the page of
+// each member.
+func TestWaitingIsShown(t *testing.T) {
+	t.Parallel()
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	const text = `{ tiers: { t: { limits: [ { name: slots, dimension: concurrent, limit: 1, queue: { max_wait: 1m } } ] } }, default_tier: t }`
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nodes := startCluster(t, 2, func(_ int, c *config.Config) { c.Policy = policy })
+	agree(t, nodes...)
+	owner, other := nodes[1], nodes[0]
+	key := other.keyOf(owner.Name())
+	api := pb.NewRateLimiterClient(other.dial())
+	if d, err := api.Reserve(t.Context(), &pb.ReserveRequest{Key: key, RequestId: "a"}); err != nil || d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED {
+		t.Fatal(d, err)
+	}
+	waits := make(chan *pb.Decision, 1)
+	go func() {
+		d, _ := api.Reserve(t.Context(), &pb.ReserveRequest{Key: key, RequestId: "b", Priority: pb.Priority_PRIORITY_BATCH})
+		waits <- d
+	}()
+	waittest.Until(t, "a call that waits", func() bool { return owner.Status().Waiting.Batch == 1 })
+	if w := owner.Status().Waiting; len(w.Limits) != 1 || w.Limits[0].Scope != key || w.Limits[0].Owner != owner.Name() {
+		t.Errorf("status of the owner: %+v, want a limit of %s", w, key)
+	}
+	if w := other.Status().Waiting; w.Total() != 0 || len(w.Limits) != 0 {
+		t.Errorf("status of the other member: %+v, want nothing", w)
+	}
+	for _, n := range nodes {
+		if _, text := n.get("/v1/hotkeys"); !strings.Contains(text, `"waiting":{"interactive":0,"standard":0,"batch":1,"limits":[{"scope":"`+key+`","name":"slots",`) {
+			t.Errorf("hot keys at %s = %s, want what waits for slots of %s", n.Name(), text, key)
+		}
+		if page := n.pageText(); !strings.Contains(page, "<bdi>slots</bdi> of <bdi>"+key+"</bdi>") {
+			t.Errorf("the page of %s has not what waits for slots of %s", n.Name(), key)
+		}
+	}
+	if _, err := api.Settle(t.Context(), &pb.SettleRequest{Key: key, RequestId: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	if d := <-waits; d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED || d.GetPlace() != 1 {
+		t.Errorf("the call that waited: %v", d)
+	}
+	if w := owner.Status().Waiting; w.Total() != 0 {
+		t.Errorf("at the end: %+v, want nothing", w)
+	}
 }

@@ -198,7 +198,7 @@ func (n *Node) join(ctx context.Context) {
 	if err != nil && ctx.Err() == nil {
 		v := n.cluster.View()
 		n.log.Warn("ring is incomplete after the timeout, starting anyway",
-			"timeout", joinRingTimeout, "serving", len(v.Serving()), "expected", n.expectedMembers, "fenced", v.SelfFenced())
+			"timeout", joinRingTimeout, "serving", len(v.Serving()), "expected", n.expectedMembers, "fenced", v.SelfFenced(), "error", err)
 	}
 }
 

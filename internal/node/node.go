@@ -48,6 +48,7 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/peer"
 	"github.com/bucketring/bucketring/rpc/replication"
+	"github.com/bucketring/bucketring/rpc/resp"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
@@ -118,6 +119,9 @@ type Node struct {
 	grpcListener net.Listener
 	httpListener net.Listener
 
+	resp         *resp.Server // nil: off
+	respListener net.Listener
+
 	proxy         *Proxy // nil: none
 	proxyListener net.Listener
 
@@ -181,6 +185,9 @@ func (n *Node) assemble() error {
 		return err
 	}
 	n.openServers()
+	if err := n.openRESP(); err != nil {
+		return err
+	}
 	return n.openProxy()
 }
 
@@ -193,13 +200,16 @@ func (n *Node) openState() (err error) {
 	}
 	catalog := limiter.NewCatalog()
 	n.engine = limiter.New(limiter.Options{
-		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs, HotKeys: true, Ledger: ledger,
+		Catalog: catalog, MaxKeys: c.MaxKeys, MaxKeysPerRoot: c.MaxKeysPerRoot, MaxIDs: c.MaxIDs, HotKeys: true, Ledger: ledger, CountUsage: true,
 	})
 	n.lists = newChangeLists(n.engine)
 	if n.policies, err = source.New(source.Options{
 		Path: c.Policy, Catalog: catalog, Logger: n.log, Directory: c.Data, Insecure: c.Insecure,
 		Interval: c.PolicySource.Interval, TokenFile: c.PolicySource.TokenFile, TLS: PolicyTLS(c.PolicySource),
-		OnChange: func(p *policy.Policy) { n.cluster.SetPolicy(cluster.ID(p.Version())) },
+		OnChange: func(p *policy.Policy) {
+			n.cluster.SetPolicy(cluster.ID(p.Version()))
+			n.router.PolicyChanged()
+		},
 	}); err != nil {
 		return policyHint(err, c)
 	}
@@ -213,7 +223,7 @@ func (n *Node) openState() (err error) {
 // openLimits creates the limits of connections and streams.
 func (n *Node) openLimits() {
 	c, listeners := n.config, 2
-	for _, address := range []string{c.ProxyListen, c.ProxyListen, c.EnvoyListen, c.EnvoyHTTP} { // each call of the proxy has two connections
+	for _, address := range []string{c.ProxyListen, c.ProxyListen, c.EnvoyListen, c.EnvoyHTTP, c.RESP} { // each call of the proxy has two connections
 		if address != "" {
 			listeners++
 		}
@@ -382,6 +392,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	if e := n.envoy; e != nil && e.http != nil {
 		group.Go(func() error { return serve("Envoy's HTTP", e.http.Serve(e.httpListener), http.ErrServerClosed) })
+	}
+	if n.resp != nil {
+		group.Go(func() error { return serve("the Redis protocol", n.resp.Serve(n.secureRESP()), resp.ErrServerClosed) })
 	}
 	n.pushDrain()
 

@@ -31,7 +31,7 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "4"); err != nil { // clusters mostly wait
+	if err := flag.Set("test.parallel", "3"); err != nil { // clusters mostly wait
 		panic(err)
 	}
 	// A probe of memberlist ends up to its interval after the member was shut down.

@@ -23,6 +23,8 @@ const (
 	// queueInterval is the time between two samples of the queue for processors. A
 	// sample takes about a microsecond.
 	queueInterval = 20 * time.Millisecond
+	// restInterval is that time while there are no calls. The first call ends it.
+	restInterval = time.Second
 	// overloadLogInterval is the least time between two lines about overload.
 	overloadLogInterval = time.Minute
 	// schedLatencies is how long goroutines were runnable before they ran. The runtime
@@ -46,6 +48,9 @@ type processorQueue struct {
 	cpu       time.Duration
 	asked     time.Duration // that all calls took until the last sample, at least
 	at        time.Time
+	calls     int64 // that were begun until the last sample, and items
+	items     int64
+	samples   atomic.Int64 // how many there were
 	queued    atomic.Int64 // nanoseconds, of the last sample
 
 	counted       int64 // calls that are in recent
@@ -67,18 +72,35 @@ func newProcessorQueue(reg prometheus.Registerer, admission *server.Admission, l
 
 // watch samples the queue until ctx is done.
 func (q *processorQueue) watch(ctx context.Context) error {
-	tick := time.NewTicker(queueInterval)
-	defer tick.Stop()
+	timer := time.NewTimer(queueInterval)
+	defer timer.Stop()
 	q.sample(time.Now())
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-q.admission.Resumed():
+			q.sample(time.Now()) // what happened before was not because of calls
+			timer.Reset(queueInterval)
+			continue
+		case <-timer.C:
 		}
 		now := time.Now()
-		q.update(now, q.sample(now))
+		m := q.sample(now)
+		q.update(now, m)
+		if m.Calls == 0 && q.rests() {
+			timer.Reset(restInterval)
+		} else {
+			timer.Reset(queueInterval)
+		}
 	}
+}
+
+// rests reports whether nothing is refused or in progress, so that samples matter only after
+// the next call, which ends the rest.
+func (q *processorQueue) rests() bool {
+	a := q.admission
+	return a.Calls() == 0 && a.Share() == 0 && a.Bound() >= overload.MaxCalls && q.refusedLately.Load() == 0 && a.Rest(q.calls, q.items)
 }
 
 // update makes the admission follow a sample.
@@ -97,8 +119,9 @@ func (q *processorQueue) update(now time.Time, m overload.Sample) {
 func (q *processorQueue) sample(now time.Time) overload.Sample {
 	cpu := cputime.Used()
 	s := overload.Sample{Elapsed: now.Sub(q.at), CPU: cpu - q.cpu, Processors: runtime.GOMAXPROCS(0)}
-	calls, items := q.admission.Asked()
-	asked := time.Duration(calls)*callTime + time.Duration(items)*itemTime
+	q.samples.Add(1)
+	q.calls, q.items = q.admission.Asked()
+	asked := time.Duration(q.calls)*callTime + time.Duration(q.items)*itemTime
 	s.Calls = asked - q.asked
 	q.at, q.cpu, q.asked = now, cpu, asked
 	if cpu == 0 { // unknown: as if all were used

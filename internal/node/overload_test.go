@@ -4,11 +4,13 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -86,6 +88,47 @@ func TestProcessorQueueRefuses(t *testing.T) {
 	if share, bound := q.admission.Share(), q.admission.Bound(); share != 0 || bound != overload.MaxCalls {
 		t.Errorf("a second after the overload: share %d, bound %d; want 0 and %d", share, bound, overload.MaxCalls)
 	}
+}
+
+// TestProcessorQueueRests: without calls there is a sample in a second, and with calls, also
+// the first one after a rest, one every 20 ms.
+func TestProcessorQueueRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newTestQueue(slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = q.watch(ctx) // returns nil
+		}()
+		samples := func(d time.Duration, each func()) int64 {
+			synctest.Wait()
+			before := q.samples.Load()
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				each()
+				time.Sleep(time.Millisecond)
+			}
+			synctest.Wait()
+			return q.samples.Load() - before
+		}
+		call := func() {
+			if q.admission.Begin(t.Context(), server.FromGRPC) == nil {
+				q.admission.End()
+			}
+		}
+		time.Sleep(2 * time.Second)
+		for range 3 {
+			if n := samples(10*time.Second, func() {}); n > 12 {
+				t.Errorf("%d samples in 10 s without calls, want about 10", n)
+			}
+			if n := samples(10*time.Second, call); n < 490 {
+				t.Errorf("%d samples in 10 s with calls, want about 500", n)
+			}
+			time.Sleep(time.Second)
+		}
+		cancel()
+		<-ended
+	})
 }
 
 // BenchmarkProcessorQueue is what a sample takes.

@@ -104,6 +104,9 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	m.Client, m.Identify, m.MaxBodyBytes, m.Logger, m.Registerer = p.client, identify, int64(c.MaxBody), o.Logger, o.Registry
 	m.DefaultModel = c.DefaultModel
 	m.Lease, m.BodyMemory, m.ChargeServerErrors = c.Lease, int64(c.BodyMemory), c.ChargeServerErrors
+	if c.MaxWait < config.LongestWait { // else it is as the policy says
+		m.MaxWait = &c.MaxWait
+	}
 	if m.OnDisconnect, err = proxy.ParseDisconnectMode(c.OnDisconnect); err != nil {
 		return nil, invalid("on_disconnect", err)
 	}

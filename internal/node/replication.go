@@ -73,8 +73,8 @@ type ReplicationStatus struct {
 	// Roster are the members whose votes count. Voter: that of this node does.
 	Roster []string `json:"roster"`
 	Voter  bool     `json:"voter"`
-	// Owned are the partitions for which this node decides, and Copies those whose heir it
-	// is. Roles counts all partitions by the role of this node.
+	// Owned are the partitions whose owner this node is, see Fenced, and Copies those whose heir
+	// it is. Roles counts all partitions by the role of this node.
 	Owned  int            `json:"partitions_owned"`
 	Copies int            `json:"partitions_copied"`
 	Roles  map[string]int `json:"roles"`
@@ -128,6 +128,10 @@ func (n *Node) replicationStatus(moving int, stats *limiter.Stats) (r *Replicati
 	}
 	return r, links
 }
+
+// Fenced returns for how many of the partitions that it owns this node has no lease, so that it
+// decides nothing for them.
+func (r *ReplicationStatus) Fenced() int { return r.Roles[continuity.Fenced.String()] }
 
 // Safe returns nil if any one member may be lost now, or restarted, without the loss of a
 // charge, and otherwise why not.

@@ -85,7 +85,7 @@ func (n *Node) stopServers() error {
 		}
 		servers.Wait()
 	}()
-	err := n.stopHTTP(ctx)
+	err := errors.Join(n.stopHTTP(ctx), n.stopRESP(ctx))
 	select {
 	case <-graceful:
 	case <-ctx.Done():
@@ -95,10 +95,7 @@ func (n *Node) stopServers() error {
 		}
 		<-graceful
 	}
-	if err != nil {
-		return fmt.Errorf("stop HTTP: %w", err)
-	}
-	return nil
+	return err
 }
 
 // stopHTTP is the part of stopServers for HTTP.
@@ -115,7 +112,10 @@ func (n *Node) stopHTTP(ctx context.Context) (err error) {
 		}
 		err = errors.Join(err, stopped)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("stop HTTP: %w", err)
+	}
+	return nil
 }
 
 // grpcServers returns all gRPC servers of the node.

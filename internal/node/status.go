@@ -102,6 +102,7 @@ type Status struct {
 	HTTP          string          `json:"http"`
 	GRPC          string          `json:"grpc"`
 	Gossip        string          `json:"gossip"`
+	RESP          string          `json:"resp,omitempty"` // empty: off
 	Policy        source.Status   `json:"policy"`
 	Auth          *auth.Status    `json:"auth,omitempty"` // nil: everybody may call
 	State         StateStatus     `json:"state"`
@@ -117,6 +118,8 @@ type Status struct {
 	RefusedInMinute int64 `json:"refused_in_minute"`
 	// HotKeys are the keys for which this node decides most often.
 	HotKeys httpapi.HotKeys `json:"hot_keys"`
+	// Waiting is what waits at this node, and at which limits most calls do.
+	Waiting *httpapi.Waiting `json:"waiting"`
 	// Slices counts the parts of limits that this node has lent, and that it holds.
 	Slices peer.SliceStatus `json:"slices"`
 }
@@ -138,6 +141,7 @@ func (n *Node) Status() Status {
 		HTTP:          n.HTTPAddr(),
 		GRPC:          n.GRPCAddr(),
 		Gossip:        n.GossipAddr(),
+		RESP:          n.RESPAddr(),
 		Policy:        n.policies.Status(),
 		Auth:          n.access.Status(),
 		State:         StateStatus{Keys: stats.Keys, Reservations: stats.Reservations, RequestIDs: stats.IDs},
@@ -152,6 +156,7 @@ func (n *Node) Status() Status {
 		HotKeys:         httpapi.HotKeysOf(n.ownHotKeys()),
 		Slices:          routed.Slices,
 	}
+	s.Waiting, s.HotKeys.Waiting = s.HotKeys.Waiting, nil
 	if err := n.Ready(); err != nil {
 		s.NotReady = err.Error()
 	} else {

@@ -42,7 +42,7 @@ func (n *Node) statusPage() statuspage.Status {
 	for _, p := range s.Problems() {
 		page.Problems = append(page.Problems, statuspage.Problem(p))
 	}
-	page.HotKeys = n.pageHotKeys()
+	page.HotKeys, page.Waiting, page.Traffic = n.pageHotKeys()
 	return page
 }
 

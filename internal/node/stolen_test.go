@@ -138,7 +138,7 @@ func TestStolenGossipKey(t *testing.T) {
 		}
 		client := pb.NewPeerClient(conn)
 		for method, open := range map[string]func(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[pb.PeerMessage, pb.PeerAnswer], error){
-			"Exchange": client.Exchange, "Control": client.Control, "Copy": client.Copy,
+			"Exchange": client.Exchange, "Control": client.Control, "Copy": client.Copy, "Ask": client.Ask, "Wait": client.Wait,
 		} {
 			stream, err := open(t.Context())
 			if err == nil {

@@ -115,7 +115,7 @@ func (a *assessment) covers(now limiter.Time, cost *big.Int) (lacks *big.Int, ok
 	if a.request.Force || a.limit.Closed || a.limit.Algorithm == limiter.Concurrency || now.Wall >= x.credit.end || x.credit.left == 0 {
 		return new(big.Int), false
 	}
-	room := floor(new(big.Rat).Sub(x.capacity(), x.used(now)))
+	room := floor(new(big.Rat).Sub(roomFor(a.limit, x.capacity(), a.request), x.used(now)))
 	if room.Sign() < 0 {
 		room = new(big.Int)
 	}

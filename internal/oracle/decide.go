@@ -34,15 +34,43 @@ func (a *assessment) denial(now limiter.Time, cost *big.Int) (limiter.Reason, ti
 		return limiter.ExceedsCapacity, -1
 	case c.Sign() == 0:
 		return limiter.NoReason, 0
-	case c.Cmp(a.account.capacity()) > 0 && c.Cmp(rat(a.limit.FullCapacity)) <= 0:
+	case c.Cmp(roomFor(a.limit, a.account.capacity(), a.request)) > 0 && c.Cmp(roomFor(a.limit, rat(a.limit.FullCapacity), a.request)) <= 0:
 		return limiter.OwnerUnreachable, time.Second // the owner may admit it
-	case c.Cmp(a.account.capacity()) > 0:
+	case c.Cmp(roomFor(a.limit, a.account.capacity(), a.request)) > 0:
 		return limiter.ExceedsCapacity, -1
 	}
-	if wait := a.account.wait(now, c); wait > 0 {
+	if wait := a.account.wait(now, c.Add(c, headroom(a.limit, a.account.capacity(), a.request))); wait > 0 {
 		return limiter.LimitExceeded, time.Duration(wait)
 	}
 	return limiter.NoReason, 0
+}
+
+// headroom returns what a request must leave free of a capacity of a limit.
+func headroom(l limiter.Limit, capacity *big.Rat, r *limiter.Request) *big.Rat {
+	class := r.Priority
+	if class == limiter.NoPriority {
+		class = r.Plan.Priority
+	}
+	part := l.Headroom.Standard
+	switch class {
+	case limiter.Interactive:
+		part = 0
+	case limiter.Batch:
+		part = l.Headroom.Batch
+	}
+	free := big.NewRat(part, 1_000_000)
+	return ratOf(ceil(free.Mul(free, capacity)))
+}
+
+// roomFor returns how much of a capacity a request may use.
+func roomFor(l limiter.Limit, capacity *big.Rat, r *limiter.Request) *big.Rat {
+	return new(big.Rat).Sub(capacity, headroom(l, capacity, r))
+}
+
+// leaveFree takes the headroom off what remains of a limit for a request.
+func leaveFree(s *limiter.LimitState, l limiter.Limit, r *limiter.Request) {
+	s.Headroom = floor(headroom(l, rat(s.Capacity), r)).Int64()
+	s.Remaining = max(0, s.Remaining-s.Headroom)
 }
 
 // decide decides a request and sets the cost and the reason of each assessment, for the
@@ -148,12 +176,24 @@ func minOutput(r *limiter.Request, full int64) int64 {
 	return max(256, full/8)
 }
 
+// deniedStates is states after a denial.
+func deniedStates(now limiter.Time, assessments []*assessment) []limiter.LimitState {
+	list := states(now, assessments)
+	for i, a := range assessments {
+		if a.reason == limiter.LimitExceeded && !a.limit.Shadow {
+			list[i].Wait = a.wait
+		}
+	}
+	return list
+}
+
 // states returns the states of the limits of a request.
 func states(now limiter.Time, assessments []*assessment) []limiter.LimitState {
 	var list []limiter.LimitState
 	for _, a := range assessments {
 		s := a.account.state(now, a.limit, a.scope)
 		s.Cost, s.Exceeded, s.PerModel = saturated(a.cost), a.reason != limiter.NoReason, a.perModel
+		leaveFree(&s, a.limit, a.request)
 		list = append(list, s)
 	}
 	return list
@@ -168,6 +208,7 @@ func (a *account) state(now limiter.Time, l limiter.Limit, scope string) limiter
 	s := limiter.LimitState{
 		Name: l.Name, Dimension: l.Dimension, Scope: scope, Algorithm: l.Algorithm,
 		Limit: l.Amount, Capacity: floor(capacity).Int64(), Window: l.Window, Shadow: l.Shadow, Hidden: l.Hidden,
+		Queue:     l.Queue,
 		Remaining: max(0, saturated(floor(left))),
 		Debt:      max(0, saturated(new(big.Int).Neg(floor(left)))),
 		ResetAt:   now.Wall,

@@ -118,6 +118,9 @@ func (o *Oracle) Check(now limiter.Time, r *limiter.Request) (limiter.Decision, 
 		}
 	}
 	d.Limits = states(now, assessments)
+	if d.Outcome == limiter.Denied {
+		d.Limits = deniedStates(now, assessments)
+	}
 	d.Binding = binding(d, assessments)
 	if r.ID != "" && d.Outcome != limiter.Denied {
 		remember := rememberCheck
@@ -151,7 +154,7 @@ func (o *Oracle) charge(now limiter.Time, a *assessment) *charge {
 // Peek is [limiter.Engine.Peek].
 func (o *Oracle) Peek(now limiter.Time, r *limiter.Request) limiter.Decision {
 	now = o.advance(now)
-	request := limiter.Request{Key: r.Key, Model: r.Model, Plan: r.Plan}
+	request := limiter.Request{Key: r.Key, Model: r.Model, Plan: r.Plan, Priority: r.Priority}
 	assessments := o.assess(&request, false)
 	d := limiter.Decision{Outcome: limiter.Allowed, Tier: r.Plan.Tier, PolicyVersion: r.Plan.Version, Limits: states(now, assessments)}
 	for i, a := range assessments {

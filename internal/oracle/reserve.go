@@ -45,7 +45,7 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 		if res.identity != request || res.status == limiter.Cancelled {
 			return limiter.Decision{}, limiter.ErrConflict
 		}
-		return o.replay(now, res), nil
+		return o.replay(now, r, res), nil
 	}
 	filled, unbounded := *r, r.OutputTokens < 0
 	if r = &filled; unbounded {
@@ -59,7 +59,7 @@ func (o *Oracle) Reserve(now limiter.Time, r *limiter.Request) (limiter.Decision
 		d = o.decide(now, r, assessments, true)
 	}
 	if d.Outcome == limiter.Denied {
-		d.Limits = states(now, assessments)
+		d.Limits = deniedStates(now, assessments)
 		d.Binding = binding(d, assessments)
 		return d, nil
 	}
@@ -288,11 +288,12 @@ func finalNumbers(u limiter.Usage) string {
 }
 
 // replay returns the decision of a known reserve with the limits as they are now.
-func (o *Oracle) replay(now limiter.Time, res *reservation) limiter.Decision {
+func (o *Oracle) replay(now limiter.Time, r *limiter.Request, res *reservation) limiter.Decision {
 	d := o.report(now, res)
 	d.Outcome, d.Status, d.Replayed = res.decision.Outcome, limiter.Held, true
 	for i := range d.Limits {
 		d.Limits[i].Cost, d.Limits[i].Reserved = res.decision.Limits[i].Cost, 0
+		leaveFree(&d.Limits[i], res.charges[i].account.limit, r)
 	}
 	var assessments []*assessment
 	for _, h := range res.charges {

@@ -3,6 +3,7 @@
 package tlsfiles
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -14,10 +15,11 @@ import (
 const (
 	// refusalTimeout bounds how long a connection without TLS is told that it needs TLS.
 	refusalTimeout = time.Second
-	refusal        = "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nthis address needs TLS: use https://\n"
+	httpRefusal    = "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nthis address needs TLS: use https://\n"
 )
 
-// Listener returns a listener for an HTTP server. Its connections have made their
+// Listener returns a listener for a server of HTTP, or of another protocol in which callers
+// speak first. Its connections have made their
 // handshakes: they are a [*tls.Conn] or, where TLS is optional, plaintext. A connection
 // that makes none in 10 seconds is closed, and delays no other.
 func (s *Store) Listener(inner net.Listener, o ServerOptions) net.Listener {
@@ -136,7 +138,7 @@ func (l *listener) handshake(c net.Conn) net.Conn {
 	}
 	if err != nil {
 		if errors.Is(err, errPlaintext) {
-			refuse(conn)
+			refuse(conn, cmp.Or(l.acceptor.options.Refusal, httpRefusal))
 		}
 		_ = c.Close()
 		return nil
@@ -145,7 +147,7 @@ func (l *listener) handshake(c net.Conn) net.Conn {
 }
 
 // refuse tells a caller without TLS what to do.
-func refuse(c net.Conn) {
+func refuse(c net.Conn, refusal string) {
 	_ = c.SetDeadline(time.Now().Add(refusalTimeout))
 	_, _ = c.Read(make([]byte, 1)) // the first byte again
 	_, _ = c.Read(make([]byte, 4<<10))

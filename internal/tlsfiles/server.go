@@ -64,7 +64,10 @@ type ServerOptions struct {
 	NextProtos []string
 	// Verify returns an error for callers that are refused, after their certificates were
 	// verified. Nil: none is.
-	Verify  func(tls.ConnectionState) error
+	Verify func(tls.ConnectionState) error
+	// Refusal tells a caller without TLS that it needs TLS, where [Store.Listener] refuses it.
+	// Default: an answer of HTTP.
+	Refusal string
 	Metrics *Metrics     // nil: none
 	Logger  *slog.Logger // nil: no log
 }

@@ -283,6 +283,9 @@ func (r *Reader) syntaxError(f *file, err error) {
 			}
 		}
 	}
+	if strings.Contains(text[:column-1], "\t") {
+		message += ": YAML does not allow tabs for indentation, write spaces"
+	}
 	r.add(f, line, column, "", "is not valid YAML: %s", message)
 }
 

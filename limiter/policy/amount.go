@@ -15,15 +15,25 @@ import (
 // micros is how many millionths one unit has: a dollar, or a weight of 1.
 const micros = 1_000_000
 
-// parseCount reads a whole number such as 10_000.
-func parseCount(s string) (int64, error) { return parseDecimal(s, 0) }
+// parseCount reads a whole number such as 10_000 or 10k.
+func parseCount(s string) (int64, error) { return parseScaled(s, 0) }
 
 // parseDollars reads an amount of money such as $2_000 or $0.25, in micros.
 func parseDollars(s string) (int64, error) {
-	if !strings.HasPrefix(s, "$") {
+	if amount, ok := strings.CutPrefix(s, "$"); ok {
+		return parseScaled(amount, 6)
+	}
+	if _, err := parseScaled(s, 6); err == nil {
 		return 0, fmt.Errorf("must be an amount of money, such as $%s", s)
 	}
-	return parseDecimal(s[1:], 6)
+	return 0, errors.New("must be an amount of money, such as $10")
+}
+
+// tooLargeError is the error of a number above [limiter.MaxAmount] units of its last place.
+type tooLargeError struct{ places int }
+
+func (e *tooLargeError) Error() string {
+	return "is too large: the maximum is " + formatDecimal(limiter.MaxAmount, e.places)
 }
 
 // parseDecimal reads a decimal with at most the given number of decimal places,
@@ -47,7 +57,7 @@ func parseDecimal(s string, places int) (int64, error) {
 	digits := strings.ReplaceAll(whole, "_", "") + fraction + strings.Repeat("0", places-len(fraction))
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n > limiter.MaxAmount {
-		return 0, errors.New("is too large: the maximum is " + formatDecimal(limiter.MaxAmount, places))
+		return 0, &tooLargeError{places}
 	}
 	return n, nil
 }
@@ -88,7 +98,8 @@ func FormatAmount(d limiter.Dimension, n int64) string {
 	return "$" + formatDecimal(n, 6)
 }
 
-// ParseAmount is the inverse of [FormatAmount]; underscores may stand between digits.
+// ParseAmount is the inverse of [FormatAmount]. Underscores may stand between digits, and k, M
+// or B at the end, for thousands, millions and billions.
 func ParseAmount(d limiter.Dimension, s string) (int64, error) {
 	if d == limiter.Spend {
 		return parseDollars(s)

@@ -52,6 +52,13 @@ func TestAmounts(t *testing.T) {
 	}{
 		{limiter.Tokens, "10_000", 10_000},
 		{limiter.Tokens, "9007199254740992", limiter.MaxAmount},
+		{limiter.Tokens, "100k", 100_000},
+		{limiter.Requests, "10K", 10_000},
+		{limiter.Tokens, "1.5M", 1_500_000},
+		{limiter.Tokens, "1_000.001k", 1_000_001},
+		{limiter.Tokens, "2B", 2_000_000_000},
+		{limiter.Tokens, "9007199.254740992B", limiter.MaxAmount},
+		{limiter.Spend, "$2.5k", 2_500 * micros},
 		{limiter.Spend, "$2_000", 2_000 * micros},
 		{limiter.Spend, "$0.000001", 1},
 		{limiter.Spend, "$0.1", 100_000},
@@ -61,7 +68,7 @@ func TestAmounts(t *testing.T) {
 			t.Errorf("ParseAmount(%s, %q) = %d, %v, want %d", test.d, test.text, got, err, test.want)
 		}
 	}
-	for _, text := range []string{"", "_1", "1_", "1__0", "1e3", "0x10", "+1", "-1", "1.", "1.0", ".5", " 1", "١", "9007199254740993", "99999999999999999999"} {
+	for _, text := range []string{"", "_1", "1_", "1__0", "1e3", "0x10", "+1", "-1", "1.", "1.0", ".5", " 1", "١", "9007199254740993", "99999999999999999999", "1m", "1kk", "k", "1.0001k", "9007199.254740993B", "1 k", "1G"} {
 		if got, err := ParseAmount(limiter.Tokens, text); err == nil {
 			t.Errorf("ParseAmount(tokens, %q) = %d, want an error", text, got)
 		}

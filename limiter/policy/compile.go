@@ -70,7 +70,7 @@ const (
 )
 
 func (p *parser) compileTier(d *tierDef, catalog *limiter.Catalog) *tier {
-	t := &tier{name: d.name, zone: d.zone, estimate: d.estimate, bound: d.bound, defs: slices.Clone(d.limits)}
+	t := &tier{name: d.name, zone: d.zone, estimate: d.estimate, bound: d.bound, weight: d.weight, classes: d.classes, defs: slices.Clone(d.limits)}
 	slices.SortFunc(t.defs, func(a, b limitDef) int { return compareLimits(&a.Limit, &b.Limit) })
 	var base []limiter.Limit
 	for i := range t.defs {

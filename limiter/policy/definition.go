@@ -27,16 +27,19 @@ type Definition struct {
 	Overrides iter.Seq[Override]
 }
 
-// TierDefinition is a tier. EstimateOutput is output_tokens of estimate mode fixed.
+// TierDefinition is a tier. EstimateOutput is output_tokens of estimate mode fixed, and the
+// priorities are those of priority.
 type TierDefinition struct {
-	Name, Zone, Estimate, EstimateOutput, BoundOutput string
+	Name, Zone, Estimate, EstimateOutput, BoundOutput, Weight, DefaultPriority, HighestPriority string
 
 	Limits []LimitDefinition
 }
 
-// LimitDefinition is a limit of a tier.
+// LimitDefinition is a limit of a tier. MaxWait and MaxDepth are those of queue.
 type LimitDefinition struct {
 	Name, Dimension, Limit, Window, Starts, Burst, Algorithm, OnExceed, Mode, Unreachable, Durability, Show, Slices string
+
+	MaxWait, MaxDepth, HeadroomStandard, HeadroomBatch string
 
 	Models []string
 }
@@ -84,6 +87,12 @@ func (t *tier) definition() TierDefinition {
 	if t.bound {
 		d.BoundOutput = "true"
 	}
+	if t.weight != 1 {
+		d.Weight = strconv.FormatInt(t.weight, 10)
+	}
+	if t.classes != usualClasses {
+		d.DefaultPriority, d.HighestPriority = t.classes.usual.String(), t.classes.highest.String()
+	}
 	for i := range t.defs {
 		l := &t.defs[i]
 		if l.Zone != nil {
@@ -129,6 +138,12 @@ func (d *limitDef) definition() LimitDefinition {
 	set(&l.Durability, "async", d.Async)
 	set(&l.Show, "false", d.Hidden)
 	set(&l.Slices, d.Slices.String(), d.Slices != limiter.SlicesNodes)
+	if q := d.Queue; q != (limiter.Queue{}) {
+		l.MaxWait, l.MaxDepth = FormatDuration(q.MaxWait), strconv.FormatInt(q.MaxDepth, 10)
+	}
+	if h := d.Headroom; h != (limiter.Headroom{}) {
+		l.HeadroomStandard, l.HeadroomBatch = percentText(h.Standard), percentText(h.Batch)
+	}
 	for _, m := range d.models {
 		l.Models = append(l.Models, m.text)
 	}

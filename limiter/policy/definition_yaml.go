@@ -92,16 +92,39 @@ func (y *yamlWriter) field(indent, key, value string) {
 	}
 }
 
+// nested writes a mapping of fields; nothing if all are empty.
+func (y *yamlWriter) nested(indent, key string, fields ...[2]string) {
+	first := true
+	for _, f := range fields {
+		if f[1] == "" {
+			continue
+		}
+		if first {
+			y.cell(f[0])
+			y.text(indent, key, ":\n")
+			first = false
+		}
+		y.field(indent+"  ", f[0], f[1])
+	}
+}
+
+// bare reports whether the tier has no property but its name.
+func (t *TierDefinition) bare() bool {
+	return t.Zone == "" && t.BoundOutput == "" && t.Estimate == "" && t.EstimateOutput == "" && t.Weight == "" && t.DefaultPriority == "" && t.HighestPriority == ""
+}
+
 func (y *yamlWriter) tier(t *TierDefinition) {
 	y.at = Cell{Section: "tiers", Names: []string{t.Name}}
 	y.cell("")
-	if len(t.Limits) == 0 && t.Zone == "" && t.BoundOutput == "" && t.Estimate == "" && t.EstimateOutput == "" {
+	if len(t.Limits) == 0 && t.bare() {
 		y.text("  ", y.quoted(t.Name), ": {}\n")
 		return
 	}
 	y.text("  ", y.quoted(t.Name), ":\n")
 	y.field("    ", "zone", t.Zone)
 	y.field("    ", "bound_output", t.BoundOutput)
+	y.field("    ", "weight", t.Weight)
+	y.nested("    ", "priority", [2]string{"default", t.DefaultPriority}, [2]string{"highest", t.HighestPriority})
 	switch {
 	case t.EstimateOutput != "":
 		y.cell("estimate")
@@ -140,6 +163,8 @@ func (y *yamlWriter) limit(tier string, l *LimitDefinition) {
 	} {
 		y.field("        ", f[0], f[1])
 	}
+	y.nested("        ", "queue", [2]string{"max_wait", l.MaxWait}, [2]string{"max_depth", l.MaxDepth})
+	y.nested("        ", "headroom", [2]string{"standard", l.HeadroomStandard}, [2]string{"batch", l.HeadroomBatch})
 	if len(l.Models) > 0 {
 		y.cell("models")
 		list := make([]string, len(l.Models))

@@ -34,6 +34,12 @@ func (p *Policy) computeBase() {
 		if t.bound {
 			add("tier "+t.name, "bound_output", "true")
 		}
+		if t.weight != 1 {
+			add("tier "+t.name, "weight", fmt.Sprint(t.weight))
+		}
+		if t.classes != usualClasses {
+			add("tier "+t.name, "priority", fmt.Sprintf("default %s, highest %s", t.classes.usual, t.classes.highest))
+		}
 		for i := range t.defs {
 			add("tier "+t.name, t.defs[i].title(), t.defs[i].text())
 		}
@@ -130,6 +136,7 @@ func (d *limitDef) text() string {
 	if d.Slices != limiter.SlicesNodes {
 		s += " slices=" + d.Slices.String()
 	}
+	s += headroomText(d.Headroom) + queueText(d.Queue)
 	if d.Zone != nil {
 		s += " zone=" + d.Zone.String()
 	}

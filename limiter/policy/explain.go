@@ -21,7 +21,8 @@ type Call struct {
 	InputTokens  int64
 	OutputTokens int64 // maximum of one choice; negative: the default of the policy
 	Costs        []limiter.Cost
-	ServiceTier  string // that is asked for; may be empty
+	ServiceTier  string           // that is asked for; may be empty
+	Priority     limiter.Priority // that is asked for
 	Now          limiter.Time
 }
 
@@ -35,6 +36,8 @@ type Explanation struct {
 	Requests      int64            `json:"requests"`
 	InputTokens   int64            `json:"input_tokens"`
 	OutputTokens  int64            `json:"output_tokens"`
+	Priority      string           `json:"priority"` // the class of the call
+	Weight        int64            `json:"weight"`   // among those who wait
 	Levels        []ExplainedLevel `json:"levels"`
 	Limits        []ExplainedLimit `json:"limits"`
 	Price         *ExplainedPrice  `json:"price,omitempty"` // nil: the model has none
@@ -93,11 +96,15 @@ type ExplainedLimit struct {
 	Capacity  int64    `json:"capacity"` // the most that one call can cost
 	Models    []string `json:"models,omitempty"`
 	Shadow    bool     `json:"shadow,omitempty"`
-	Hidden    bool     `json:"hidden,omitempty"` // show: false
-	Text      string   `json:"text"`             // as in [Diff]
-	Cost      int64    `json:"cost"`
-	Remaining int64    `json:"remaining"` // after the call
-	Exceeded  bool     `json:"exceeded"`
+	Hidden    bool     `json:"hidden,omitempty"`   // show: false
+	Text      string   `json:"text"`               // as in [Diff]
+	Headroom  int64    `json:"headroom,omitempty"` // what the class of the call must leave free
+	// MaxWait and MaxDepth are those of the queue; absent if no call waits at the limit.
+	MaxWait   string `json:"max_wait,omitempty"`
+	MaxDepth  int64  `json:"max_depth,omitempty"`
+	Cost      int64  `json:"cost"`
+	Remaining int64  `json:"remaining"` // after the call
+	Exceeded  bool   `json:"exceeded"`
 }
 
 // ExplainedPrice is the price of a model, in micros of a dollar per million tokens, with
@@ -132,11 +139,17 @@ func (p *Policy) Explain(c Call) (*Explanation, error) {
 	err := engine.Reserve(c.Now, &limiter.Request{
 		Key: c.Key, Tier: c.Tier, Model: c.Model, ID: "explain", Plan: &plan,
 		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens, Costs: c.Costs, ServiceTier: c.ServiceTier,
+		Priority: c.Priority,
 	}, &d)
 	if err != nil {
 		return nil, err
 	}
+	class, err := plan.Class(c.Priority)
+	if err != nil {
+		return nil, err
+	}
 	x := &Explanation{
+		Priority: class.String(), Weight: max(plan.Weight, 1),
 		Key: c.Key, Tier: plan.Tier, Model: c.Model, PolicyVersion: p.VersionString(),
 		Requests: c.Requests, InputTokens: c.InputTokens, OutputTokens: c.OutputTokens,
 		Levels:  p.explainLevels(c, &plan),
@@ -270,7 +283,10 @@ func (p *Policy) explainLimit(s *limiter.LimitState, plan *limiter.Plan, key str
 	x := ExplainedLimit{
 		Scope: s.Scope, Tier: t.name, Name: s.Name, Dimension: string(s.Dimension),
 		Algorithm: s.Algorithm.String(), Limit: s.Limit, Capacity: s.Capacity, Shadow: s.Shadow, Hidden: s.Hidden, Text: d.text(),
-		Cost: s.Cost, Remaining: s.Remaining, Exceeded: s.Exceeded,
+		Cost: s.Cost, Remaining: s.Remaining, Exceeded: s.Exceeded, Headroom: s.Headroom, MaxDepth: d.Queue.MaxDepth,
+	}
+	if d.Queue.MaxWait > 0 {
+		x.MaxWait = FormatDuration(d.Queue.MaxWait)
 	}
 	if d.Algorithm != limiter.Concurrency {
 		x.Window = formatWindow(&d.Limit)
@@ -289,7 +305,11 @@ func (x *Explanation) String() string {
 		fmt.Fprintf(&b, ", model %s", x.Model)
 	}
 	fmt.Fprintf(&b, ", policy %s\n", x.PolicyVersion)
-	fmt.Fprintf(&b, "reserve: requests %d, input tokens %d, max output tokens %d\n\n", x.Requests, x.InputTokens, x.OutputTokens)
+	fmt.Fprintf(&b, "reserve: requests %d, input tokens %d, max output tokens %d\n", x.Requests, x.InputTokens, x.OutputTokens)
+	if x.Priority != limiter.Standard.String() || x.Weight != 1 || x.hasClasses() {
+		fmt.Fprintf(&b, "priority %s, weight %d\n", x.Priority, x.Weight)
+	}
+	b.WriteByte('\n')
 	for _, l := range x.Levels {
 		if l.Tier == "" {
 			fmt.Fprintf(&b, "%s: no tier (%s)\n", l.Scope, l.Why)
@@ -322,6 +342,11 @@ func (x *Explanation) String() string {
 	return b.String()
 }
 
+// hasClasses reports whether the priority of the call makes a difference.
+func (x *Explanation) hasClasses() bool {
+	return slices.ContainsFunc(x.Limits, func(l ExplainedLimit) bool { return l.MaxWait != "" || strings.Contains(l.Text, " headroom=") })
+}
+
 func (x *Explanation) writeLimits(b *strings.Builder) {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
@@ -339,6 +364,9 @@ func (x *Explanation) writeLimits(b *strings.Builder) {
 			mark = "denies too"
 		}
 		d := limiter.Dimension(l.Dimension)
+		if l.Headroom > 0 {
+			mark = strings.TrimPrefix(mark+", leaves "+FormatAmount(d, l.Headroom)+" free", ", ")
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			l.Scope, l.Name, l.Dimension, l.Text, FormatAmount(d, l.Cost), FormatAmount(d, l.Remaining), mark)
 	}

@@ -108,6 +108,7 @@ type parser struct {
 
 	tiers         []*tierDef
 	tierNames     []string // including tiers with problems
+	wrongTiers    bool     // tiers is no mapping
 	defaultTier   reference
 	prices        []rankedEntry[price]
 	weights       []rankedEntry[limiter.Weights]
@@ -166,6 +167,7 @@ func (p *parser) file(root yamldoc.Node) {
 	for _, f := range p.r.Fields(root, "a policy", rootKeys) {
 		switch f.Name {
 		case "tiers":
+			p.wrongTiers = p.wrongTiers || !f.Value.IsMapping() && !f.Value.IsNull()
 			p.parseTiers(f.Value)
 		case "default_tier":
 			if p.define(f.Key, "default_tier") {
@@ -283,6 +285,9 @@ func (p *parser) number(n yamldoc.Node, what string, parse func(string) (int64, 
 // checkReferences reports tiers that are used but not defined.
 func (p *parser) checkReferences() {
 	if len(p.tierNames) == 0 {
+		if p.wrongTiers { // which is reported
+			return
+		}
 		p.r.Problem(p.root, "a policy needs at least one tier, under tiers")
 		return
 	}

@@ -94,6 +94,9 @@ const maxModels = 64
 // modelList reads the models of a limit: distinct patterns, which it sorts.
 func (p *parser) modelList(n yamldoc.Node, what string) (models []pattern, ok bool) {
 	items := p.r.Items(n, what+": models")
+	if items == nil { // not a list
+		return nil, false
+	}
 	ok = true
 	for _, item := range items {
 		text, good := p.patternText(item, "model")
@@ -202,7 +205,7 @@ func (p *parser) limitStart(d *limitDef, what string) bool {
 }
 
 func suggestWindow(s string) string {
-	if unit, ok := adverbs[strings.ToLower(s)]; ok {
+	if unit, ok := otherWindows[strings.ToLower(s)]; ok {
 		return unit
 	}
 	if len(s) < 2 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz") != "" {

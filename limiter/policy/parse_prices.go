@@ -40,7 +40,7 @@ func (p *parser) parsePrices(n yamldoc.Node) {
 			if g.Name == serviceTiersKey {
 				v.serviceTiers, good = p.serviceTiers(g.Value, what)
 			} else {
-				given[g.Name], good = p.number(g.Value, what+": "+g.Name, parsePrice)
+				given[g.Name], good = p.number(g.Value, what+": "+g.Name, priceParser(g.Name))
 			}
 			ok = ok && good
 		}
@@ -87,8 +87,44 @@ func (p *parser) serviceTiers(n yamldoc.Node, what string) (tiers limiter.Servic
 	return tiers, err == nil
 }
 
-// parsePrice reads dollars, per million tokens or each; the $ may be left out.
+// priceParser returns what reads the dollars of a kind of prices; the $ may be left out.
+func priceParser(kind string) func(string) (int64, error) {
+	if slices.Index(priceKinds, kind) < slices.Index(priceKinds, "request") {
+		return parseTokenPrice
+	}
+	return parsePrice
+}
+
 func parsePrice(s string) (int64, error) { return parseDecimal(strings.TrimPrefix(s, "$"), 6) }
+
+// parseTokenPrice is parsePrice for dollars per million tokens.
+func parseTokenPrice(s string) (int64, error) {
+	n, err := parsePrice(s)
+	if err != nil {
+		if n, e := parseDecimal(strings.TrimPrefix(s, "$"), 12); e == nil && n < perToken*micros {
+			err = fmt.Errorf("is in dollars per million tokens: write %s for %s a token", formatDecimal(n, 6), s)
+		}
+	}
+	return n, err
+}
+
+// perToken is a price per million tokens below which it is probably one of a token: $0.001.
+const perToken = 1000
+
+// warnOfPerToken reports prices that are probably not per million tokens.
+func (p *parser) warnOfPerToken() {
+	for i := range p.prices {
+		e := &p.prices[i]
+		for _, part := range []struct {
+			key string
+			n   int64
+		}{{"input", e.value.input}, {"output", e.value.output}} {
+			if part.n > 0 && part.n < perToken {
+				p.r.Problem(e.at, "the price of %q: %s is %s per million tokens: if it is meant for one token, write %s", e.pattern.text, part.key, FormatAmount(limiter.Spend, part.n), formatDecimal(part.n, 0))
+			}
+		}
+	}
+}
 
 func parseWeight(s string) (int64, error) {
 	n, err := parseDecimal(s, 6)

@@ -22,6 +22,8 @@ type tierDef struct {
 	zone       *time.Location // nil: UTC
 	estimate   limiter.Estimate
 	bound      bool // bound_output
+	weight     int64
+	classes    classes
 	limits     []limitDef
 	limitNames map[string]yamldoc.Node // including limits with problems
 }
@@ -36,8 +38,8 @@ type limitDef struct {
 
 var (
 	shorthandKeys = dimensionNames()
-	tierKeys      = append([]string{"zone", "estimate", "bound_output", "limits"}, shorthandKeys...)
-	limitKeys     = []string{"name", "dimension", "limit", "window", "starts", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "show", "slices", "models"}
+	tierKeys      = append([]string{"zone", "estimate", "bound_output", "weight", "priority", "limits"}, shorthandKeys...)
+	limitKeys     = []string{"name", "dimension", "limit", "window", "starts", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "show", "slices", "queue", "headroom", "models"}
 )
 
 func dimensionNames() []string {
@@ -62,7 +64,7 @@ func (p *parser) parseTiers(n yamldoc.Node) {
 			p.r.Problem(f.Key, "tier %q is empty: write {} for a tier without limits", name)
 			continue
 		}
-		t := &tierDef{name: name, at: f.Key, limitNames: map[string]yamldoc.Node{}}
+		t := &tierDef{name: name, at: f.Key, weight: 1, classes: usualClasses, limitNames: map[string]yamldoc.Node{}}
 		p.parseTier(t, p.r.Fields(f.Value, "tier "+name, tierKeys))
 		p.tiers = append(p.tiers, t)
 	}
@@ -81,6 +83,10 @@ func (p *parser) parseTier(t *tierDef, fields []yamldoc.Field) {
 			t.estimate = p.parseEstimate(f.Value)
 		case "bound_output":
 			t.bound, _ = p.boolean(f.Value, f.Name)
+		case "weight":
+			t.weight = p.parseWeight(f.Value)
+		case "priority":
+			t.classes = p.parsePriority(f.Value)
 		case "limits":
 			for _, item := range p.r.Items(f.Value, "limits of tier "+t.name) {
 				if !p.room(item, "limits per tier", len(t.limitNames), p.most.limits) {
@@ -102,7 +108,7 @@ func (p *parser) parseZone(n yamldoc.Node) *time.Location {
 	}
 	zone, err := time.LoadLocation(name)
 	if err != nil || name == "" || name == "Local" {
-		p.r.Problem(n, "zone must be an IANA time zone such as America/New_York, got %s", text.Quote(name))
+		p.r.Suggest(n, nearestZone(name), "zone must be an IANA time zone such as America/New_York, got %s", text.Quote(name))
 		return nil
 	}
 	if zone == time.UTC {
@@ -144,34 +150,91 @@ func (p *parser) parseEstimate(n yamldoc.Node) (e limiter.Estimate) {
 }
 
 // parseShorthand reads the short form of a limit: dimension: amount/window, or
-// concurrent: amount.
+// concurrent: amount, or a list of several windows.
 func (p *parser) parseShorthand(t *tierDef, f yamldoc.Field) {
-	d := limitDef{node: f.Value, at: map[string]yamldoc.Node{"name": f.Key, "dimension": f.Key}}
-	d.Name, d.Dimension = f.Name, limiter.Dimension(f.Name)
-	d.Unreachable = defaultUnreachable(d.Dimension)
+	if !f.Value.IsList() {
+		p.parseShort(t, f.Key, f.Value, f.Name, "")
+		return
+	}
 	what := "tier " + t.name + ": " + f.Name
-	unique := p.limitName(t, f.Key, f.Name)
-	value, ok := p.r.Text(f.Value, what)
+	if f.Name == string(limiter.Concurrent) {
+		p.r.Problem(f.Value, "%s must be a single value, got a list", what)
+		return
+	}
+	for _, item := range p.r.Items(f.Value, what) {
+		value, ok := p.r.Text(item, what)
+		if !ok {
+			continue
+		}
+		if !p.room(item, "limits per tier", len(t.limitNames), p.most.limits) {
+			break
+		}
+		_, win := cutRate(value)
+		p.parseShort(t, item, item, f.Name, "-"+windowWord(win))
+	}
+}
+
+// parseShort reads a limit of the short form. Its name is that of the dimension, and suffix.
+func (p *parser) parseShort(t *tierDef, key, n yamldoc.Node, dimension, suffix string) {
+	d := limitDef{node: n, at: map[string]yamldoc.Node{"name": key, "dimension": key}}
+	d.Name, d.Dimension = dimension+suffix, limiter.Dimension(dimension)
+	d.Unreachable = defaultUnreachable(d.Dimension)
+	what := "tier " + t.name + ": " + dimension
+	unique := p.limitName(t, key, d.Name)
+	value, ok := p.r.Text(n, what)
 	if !ok {
 		return
 	}
-	amount, win, hasWindow := strings.Cut(value, "/")
+	amount, win := cutRate(value)
 	var err error
-	if d.Amount, err = ParseAmount(d.Dimension, strings.TrimSpace(amount)); err != nil {
-		p.r.Problem(f.Value, "%s %v, got %s", what, err, text.Quote(value))
+	if d.Amount, err = ParseAmount(d.Dimension, amount); err != nil {
+		if hint := howToWrite(d.Dimension, amount, win); hint != "" {
+			p.r.Problem(n, "%s %v, got %s: %s", what, err, text.Quote(value), hint)
+		} else {
+			p.r.Problem(n, "%s %v, got %s", what, err, text.Quote(value))
+		}
 		return
 	}
+	hasWindow := win != "" || strings.Contains(value, "/")
 	switch {
 	case d.Dimension == limiter.Concurrent && hasWindow:
-		p.r.Problem(f.Value, "%s takes no window, got %s", what, text.Quote(value))
+		p.r.Problem(n, "%s takes no window, got %s", what, text.Quote(value))
 		return
 	case d.Dimension != limiter.Concurrent && !hasWindow:
-		p.r.Problem(f.Value, "%s needs a window, as in %s/min", what, text.Shorten(value, text.MaxShown))
+		p.r.Problem(n, "%s needs a window, as in %s/min", what, text.Shorten(value, text.MaxShown))
 		return
 	}
-	if p.finishLimit(t, &d, strings.TrimSpace(win), f.Value, what) && unique {
+	if p.finishLimit(t, &d, win, n, what) && unique {
 		t.limits = append(t.limits, d)
 	}
+}
+
+// perWindow separates an amount from its window.
+var perWindow = regexp.MustCompile(`\s*/\s*|\s+per\s+`)
+
+// cutRate returns the amount and the window of "10/min" or "10 per minute".
+func cutRate(value string) (amount, win string) {
+	value = strings.TrimSpace(value)
+	if at := perWindow.FindStringIndex(value); at != nil {
+		return value[:at[0]], value[at[1]:]
+	}
+	return value, ""
+}
+
+// windowWord returns the word for a window in the name of a limit: minute for min and for 1m.
+func windowWord(win string) string {
+	w, err := parseWindow(win)
+	switch {
+	case err != nil:
+		return win
+	case w.calendar != limiter.NoCalendar:
+		return formatWindow(&limiter.Limit{Calendar: w.calendar})
+	case w.length == time.Minute:
+		return "minute"
+	case w.length == time.Second:
+		return "second"
+	}
+	return FormatDuration(w.length)
 }
 
 // limitName records the name of a limit at n. A repeated name is a problem; it then
@@ -217,6 +280,7 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 		ok = ok && good
 	}
 	ok = p.limitModes(&d, what) && ok
+	ok = p.limitWaiting(&d, what) && ok
 	if v, has := d.at["models"]; has {
 		var good bool
 		d.models, good = p.modelList(v, what)
@@ -233,7 +297,7 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 		p.r.Problem(n, "%s needs a window", what)
 		ok = false
 	}
-	if d.Dimension != "" && (has || d.Dimension == limiter.Concurrent) && p.finishLimit(t, &d, win, v, what) && ok {
+	if d.Dimension != "" && (has || d.Dimension == limiter.Concurrent) && p.finishLimit(t, &d, win, v, what) && ok && p.checkHeadroom(&d, what) {
 		t.limits = append(t.limits, d)
 	}
 }

@@ -45,6 +45,11 @@
 //     of requests, images and searches.
 //   - A file has only the SHA-256 of an API key: see [HashAPIKey]. No message
 //     repeats text under api_keys, because people may paste an API key there.
+//   - headroom is a part of the capacity of a limit that calls of a class leave free: of
+//     units, rounded up. batch leaves at least as much free as standard, and interactive
+//     calls may take everything.
+//   - Only at a limit with a queue do calls wait, at most for its max_wait.
+//   - weight and priority of a tier count for the calls whose full key has the tier.
 //   - If several entries of models match, the most specific one that has weights
 //     gives the weights, and likewise for default_output_tokens and bound_output.
 //
@@ -101,7 +106,9 @@ type tier struct {
 	name     string
 	zone     *time.Location // nil: UTC
 	estimate limiter.Estimate
-	bound    bool              // bound_output
+	bound    bool  // bound_output
+	weight   int64 // among those who wait
+	classes  classes
 	base     *limiter.LimitSet // of limits that name no models; nil if none
 	groups   []group           // of limits that name models
 	models   groupIndex
@@ -184,6 +191,9 @@ func (p *Policy) modelSettingsFor(name string) modelSettings {
 	m := modelSettings{rates: limiter.Rates{Weights: limiter.DefaultWeights}, defaultOutput: p.defaultOutput}
 	if e := p.prices.find(name); e != nil {
 		m.rates = e.value.rates()
+		if e.pattern.text != "*" {
+			m.rates.Name = e.pattern.text
+		}
 	}
 	if e := p.weights.find(name); e != nil {
 		m.rates.Weights = e.value

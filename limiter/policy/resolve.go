@@ -46,6 +46,7 @@ func (p *Policy) Resolve(now limiter.Time, key, tierName, model string, plan *li
 			}
 			plan.Count++
 			plan.BoundOutput = plan.BoundOutput || t.bound
+			plan.Weight, plan.Priority, plan.HighestPriority = t.weight, t.classes.usual, t.classes.highest
 		}
 		if end == len(key) {
 			break

@@ -18,8 +18,11 @@ var startKeys = map[string]string{
 	"reset": "starts", "resets": "starts", "reset_at": "starts", "anchor": "starts", "day": "starts", "time": "starts",
 }
 
-// adverbs are windows that people write as adverbs.
-var adverbs = map[string]string{"hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "annually": "year"}
+// otherWindows are words that people write for windows.
+var otherWindows = map[string]string{
+	"hr": "hour", "hrs": "hour", "hours": "hour", "mins": "min", "minutes": "min", "secs": "sec", "seconds": "second", "days": "day", "dy": "day",
+	"wk": "week", "weeks": "week", "mo": "month", "mon": "month", "mth": "month", "months": "month", "yr": "year", "years": "year", "hourly": "hour", "daily": "day", "weekly": "week", "monthly": "month", "yearly": "year", "annually": "year",
+}
 
 // windowWithStart matches a window and its start in one text, such as "day at 9am" or
 // "month, starts: 15".

@@ -72,6 +72,7 @@ func (p *parser) warn(policy *Policy) Problems {
 			p.r.Problem(u.at, "%s: spend of %q %s, but no price covers it: such calls %s", tier, u.model, limited, u.consequence())
 		}
 	}
+	p.warnOfPerToken()
 	var warnings Problems
 	errors.As(p.r.Err(), &warnings)
 	return warnings

@@ -121,3 +121,11 @@ func TestWarningsOfShadowLimits(t *testing.T) {
 		}
 	}
 }
+
+// What is not a list is one problem, not also a list without elements.
+func TestModelsThatAreNoListAreOneProblem(t *testing.T) {
+	_, err := Parse("p.yaml", []byte("tiers:\n  free:\n    limits:\n      - { dimension: requests, limit: 10, window: minute, models: llama }\n"), limiter.NewCatalog())
+	if err == nil || strings.Count(err.Error(), "p.yaml:") != 1 || !strings.Contains(err.Error(), `models must be a list, got "llama"`) {
+		t.Errorf("Parse() = %v, want one problem: models must be a list", err)
+	}
+}

@@ -50,6 +50,20 @@ type Return struct {
 	ID    string
 	Spent []int64 // of each of Grant.Amounts, without what reservations held at the end
 	Calls int64   // that were decided from it
+	Used  Used    // by reservations that have ended, see Holder.Use
+}
+
+// Used is what calls have used, in tokens and microdollars. Input includes Cached.
+type Used struct{ Input, Cached, Output, Spend int64 }
+
+// add adds v. No sum is more than 2^53.
+func (u *Used) add(v Used) {
+	for _, n := range [...]struct {
+		sum *int64
+		add int64
+	}{{&u.Input, v.Input}, {&u.Cached, v.Cached}, {&u.Output, v.Output}, {&u.Spend, v.Spend}} {
+		*n.sum = min(*n.sum+n.add, maxAmount)
+	}
 }
 
 // Holder holds slices for calls of one kind: one that it spends, and those whose return the
@@ -63,6 +77,7 @@ type Holder struct {
 	id       string
 	limits   []part // its memory is reused
 	calls    int64  // that were decided
+	used     Used
 	deadline int64
 
 	asking     bool
@@ -131,6 +146,10 @@ func (h *Holder) Correct(now int64, reserved, actual []int64) bool {
 	return true
 }
 
+// Use adds what a reservation has used, after Correct. Its owner learns the sum with the
+// [Return].
+func (h *Holder) Use(u Used) { h.used.add(u) }
+
 // Fits reports whether the slice has room for a call. It ends a slice whose time is over.
 func (h *Holder) Fits(now int64, costs []int64) bool {
 	h.expire(now)
@@ -192,7 +211,7 @@ func (h *Holder) Granted(now int64, g *Grant) bool {
 		return false
 	}
 	h.end()
-	h.live, h.id, h.calls, h.deadline = true, g.ID, 0, g.AskedAt+min(g.Lease, math.MaxInt64-g.AskedAt)
+	h.live, h.id, h.calls, h.used, h.deadline = true, g.ID, 0, Used{}, g.AskedAt+min(g.Lease, math.MaxInt64-g.AskedAt)
 	h.limits = h.limits[:0]
 	for _, amount := range g.Amounts {
 		bounds := amount != Unbounded
@@ -243,7 +262,7 @@ func (h *Holder) end() {
 	if !h.live {
 		return
 	}
-	r := Return{ID: h.id, Spent: make([]int64, len(h.limits)), Calls: h.calls}
+	r := Return{ID: h.id, Spent: make([]int64, len(h.limits)), Calls: h.calls, Used: h.used}
 	for i := range h.limits {
 		l := &h.limits[i]
 		r.Spent[i] = l.amount - l.left - l.held

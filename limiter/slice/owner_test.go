@@ -152,7 +152,7 @@ func (o *owner) lend(now limiter.Time, c call, share int64, holders int) *limite
 	s := &lent{loan.ID, loan.Calls, c, now.Mono + int64(o.lease(now, c))}
 	switch o.fault {
 	case noMargin, asOfLoan:
-		if err := o.Return(now, key, s.id, make([]int64, len(o.limits)), nil, &d); err != nil {
+		if err := o.Return(now, key, s.id, make([]int64, len(o.limits)), nil, limiter.Used{}, &d); err != nil {
 			panic(err)
 		}
 		r := o.request(c.times(s.calls))
@@ -178,7 +178,7 @@ func (o *owner) returned(now limiter.Time, id string, calls int64) {
 			return
 		}
 	}
-	if err := o.Return(now, key, id, make([]int64, len(o.limits)), nil, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
+	if err := o.Return(now, key, id, make([]int64, len(o.limits)), nil, limiter.Used{}, &d); !errors.Is(err, limiter.ErrUnknownReservation) {
 		panic(fmt.Sprintf("Return() of a slice that is over = %v, want %v", err, limiter.ErrUnknownReservation))
 	}
 }
@@ -200,7 +200,7 @@ func (o *owner) end(now limiter.Time, s *lent, calls int64) {
 		for i := range o.limits {
 			amounts[i] = spent.cost(&o.limits[i])
 		}
-		err = o.Return(now, key, s.id, amounts, nil, &d)
+		err = o.Return(now, key, s.id, amounts, nil, limiter.Used{}, &d)
 	}
 	if err != nil {
 		panic(err)

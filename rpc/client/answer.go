@@ -3,8 +3,10 @@
 package client
 
 import (
+	"cmp"
 	"time"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -42,6 +44,17 @@ const (
 	Fallback Route = "fallback" // without the owner, in the mode that the policy declares
 )
 
+// Priority is the class of a call: what it must leave free of limits that keep headroom, and
+// whom it goes before among those that wait.
+type Priority string
+
+// The classes, the most urgent first. A tier has a default and a highest class.
+const (
+	Interactive Priority = "interactive"
+	Standard    Priority = "standard"
+	Batch       Priority = "batch"
+)
+
 // Status is the state of a reservation.
 type Status string
 
@@ -59,6 +72,7 @@ type Decision struct {
 	Reason    Reason
 	RequestID string
 	Tier      string // of the most specific level of the key
+	Model     string // of the call
 
 	// RetryAfter is how long until the cost would fit, without other calls. 0: the
 	// call was not denied, or the Reason rules out a retry.
@@ -78,6 +92,24 @@ type Decision struct {
 	// bound of its own must be run with the granted output as its bound. A degraded call
 	// must be in any case.
 	BoundOutput bool
+
+	// Waited is how long the call waited until it was admitted, or its time was over. 0: it
+	// did not wait.
+	Waited time.Duration
+	// Place is the place in line when the call arrived there: 1 is the next. 0: it did not
+	// wait.
+	Place int64
+	// Priority is the class of the call. "": neither the call, its tier nor a limit says
+	// anything of classes or waiting.
+	Priority Priority
+	// WaitRefused is why a call that might have waited was denied at once: limit_full, key_full
+	// or line_full, because as many calls wait as may; client_full, because as many calls of
+	// this client wait at one node as may; or too_late, because it would not fit in time.
+	// RetryAfter is then the time with those who wait already.
+	WaitRefused string
+	// MaxWait is how long the denied call said that it may wait. Nil: it said nothing, or was
+	// not denied.
+	MaxWait *time.Duration
 }
 
 // Allowed reports whether the call may run: the outcome is allowed or degraded.
@@ -106,6 +138,8 @@ type LimitState struct {
 	// PerModel means that the limit counts each model on its own. It is not set for
 	// reservations that were made earlier.
 	PerModel bool
+	Headroom int64         // what the class of the call must leave free; Remaining is without it
+	MaxWait  time.Duration // how long calls may wait at the limit; 0: they may not
 }
 
 // Settlement is the answer to a settle or a progress.
@@ -133,7 +167,10 @@ type State struct {
 
 // setAnswer sets the answer, with the request id of the node: it differs from the one that
 // was sent if the reservation was made in fallback. The message may be reused after.
-func (c *decisionCall) setAnswer(d *pb.Decision) error {
+func (c *decisionCall) setAnswer(d *pb.Decision) error { return c.set(d, codec.Values{}) }
+
+// set is setAnswer for a decision whose limits may be in values.
+func (c *decisionCall) set(d *pb.Decision, values codec.Values) error {
 	r := answerReader{hints: &c.hints}
 	c.granted = d.GetGrantedOutputTokens()
 	a := &c.answer
@@ -142,13 +179,18 @@ func (c *decisionCall) setAnswer(d *pb.Decision) error {
 		Reason:        word(reasonNames[:], d.GetReason()),
 		RequestID:     r.requestID(d.GetRequestId()),
 		Tier:          r.text(d.GetTier()),
-		Limits:        r.limits(d.GetLimits()),
+		Limits:        r.limits(d.GetLimits(), values),
 		PolicyVersion: r.text(d.GetPolicyVersion()),
 		Owner:         r.text(d.GetOwner()),
 		Route:         word(routeNames[:], d.GetRoute()),
 		Replayed:      d.GetReplayed(),
 		BoundOutput:   d.GetBoundOutput(),
+		Waited:        max(d.GetWaited().AsDuration(), 0),
+		Place:         d.GetPlace(),
+		Priority:      word(priorityNames[:], d.GetPriority()),
+		WaitRefused:   r.text(d.GetWaitRefused()),
 	}
+	c.mayWait = d.GetMayWait()
 	if a.RequestID == "" {
 		a.RequestID = c.hints.sent
 	}
@@ -161,13 +203,15 @@ func (c *decisionCall) setAnswer(d *pb.Decision) error {
 	return r.err
 }
 
-func (c *settlementCall) setAnswer(s *pb.Settlement) error {
+func (c *settlementCall) setAnswer(s *pb.Settlement) error { return c.set(s, codec.Values{}) }
+
+func (c *settlementCall) set(s *pb.Settlement, values codec.Values) error {
 	r := answerReader{hints: &c.hints}
 	c.answer = Settlement{
 		RequestID:     r.requestID(s.GetRequestId()),
 		Status:        word(statusNames[:], s.GetStatus()),
 		Tier:          r.text(s.GetTier()),
-		Limits:        r.limits(s.GetLimits()),
+		Limits:        r.limits(s.GetLimits(), values),
 		PolicyVersion: r.text(s.GetPolicyVersion()),
 		Owner:         r.text(s.GetOwner()),
 		Route:         word(routeNames[:], s.GetRoute()),
@@ -175,11 +219,13 @@ func (c *settlementCall) setAnswer(s *pb.Settlement) error {
 	return r.err
 }
 
-func (c *stateCall) setAnswer(p *pb.PeekResponse) error {
+func (c *stateCall) setAnswer(p *pb.PeekResponse) error { return c.set(p, codec.Values{}) }
+
+func (c *stateCall) set(p *pb.PeekResponse, values codec.Values) error {
 	r := answerReader{hints: &c.hints}
 	c.answer = State{
 		Tier:          r.text(p.GetTier()),
-		Limits:        r.limits(p.GetLimits()),
+		Limits:        r.limits(p.GetLimits(), values),
 		PolicyVersion: r.text(p.GetPolicyVersion()),
 		Owner:         r.text(p.GetOwner()),
 		Route:         word(routeNames[:], p.GetRoute()),
@@ -205,7 +251,11 @@ func (r *answerReader) valid(s string, err error) string {
 	return s
 }
 
-func (r *answerReader) limits(in []*pb.LimitState) []LimitState {
+// limits returns those of an answer, which are in one of the arguments.
+func (r *answerReader) limits(in []*pb.LimitState, values codec.Values) []LimitState {
+	if values.Len() > 0 {
+		return r.defined(values)
+	}
 	if len(in) == 0 {
 		return nil
 	}
@@ -227,8 +277,31 @@ func (r *answerReader) limits(in []*pb.LimitState) []LimitState {
 		s.PerModel = l.GetPerModel()
 		s.Credit = l.GetCredit()
 		s.Exceeded = l.GetExceeded()
+		s.Headroom = l.GetHeadroom()
+		s.MaxWait = l.GetMaxWait().AsDuration()
 		if at := l.GetResetAt(); at.GetSeconds() != 0 || at.GetNanos() != 0 {
 			s.ResetAt = at.AsTime()
+		}
+	}
+	return out
+}
+
+// defined returns limits that refer to definitions. It copies no text.
+func (r *answerReader) defined(values codec.Values) []LimitState {
+	out := make([]LimitState, values.Len())
+	for i := range out {
+		var v codec.State
+		if err := values.Next(&v); err != nil {
+			r.err = cmp.Or(r.err, err)
+			return nil
+		}
+		s := &out[i]
+		s.Name, s.Dimension, s.Algorithm, s.Scope = v.Name, v.Dimension, v.Algorithm, v.Scope
+		s.Limit, s.Capacity, s.Window, s.MaxWait = v.Limit, v.Capacity, v.Window, v.MaxWait
+		s.Shadow, s.Hidden, s.Exceeded, s.PerModel = v.Shadow, v.Hidden, v.Exceeded, v.PerModel
+		s.Remaining, s.Debt, s.Cost, s.Headroom, s.Credit = v.Remaining, v.Debt, v.Cost, v.Headroom, v.Credit
+		if v.Reset != 0 {
+			s.ResetAt = time.Unix(0, v.Reset).UTC()
 		}
 	}
 	return out
@@ -242,6 +315,8 @@ var reasonNames = [...]Reason{"", LimitExceeded, ExceedsCapacity, NoPrice, Owner
 var routeNames = [...]Route{"", Local, Forward, Slice, Fallback}
 
 var statusNames = [...]Status{"", Held, Settled, Cancelled, Expired}
+
+var priorityNames = [...]Priority{"", Interactive, Standard, Batch}
 
 // word returns the name of an enumeration value, "unknown" if it is newer than this
 // client.

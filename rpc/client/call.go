@@ -21,6 +21,13 @@ type Call struct {
 	Costs        map[string]int64 // in the operator's own dimensions
 	ServiceTier  string           // that the model gave; "": the normal price
 
+	// MaxWait is how long the call may wait, if a limit denies it, until it fits: at most
+	// [MaxMaxWait]. Nil: as long as the policy lets calls wait at that limit, which is the bound
+	// in any case. 0: it does not wait. See [Client.Check].
+	MaxWait *time.Duration
+	// Priority is the class of the call. "": the default of the tier.
+	Priority Priority
+
 	// RequestID makes the call idempotent for 30 seconds. "": the client makes one.
 	RequestID string
 }
@@ -36,6 +43,7 @@ func (c *Call) wire() *checkCall {
 	r.Requests = c.Requests
 	r.InputTokens, r.OutputTokens = c.InputTokens, c.OutputTokens
 	r.Costs, r.ServiceTier = c.Costs, c.ServiceTier
+	r.MaxWait, r.Priority = wireWait(c.MaxWait), c.Priority.wire()
 	w.check.Check = r
 	w.item.Call = &w.check
 	return w
@@ -72,6 +80,10 @@ type Estimate struct {
 	// TTL is the lease, rounded up to whole seconds. Progress renews it. 0: 30 s.
 	TTL time.Duration
 
+	// MaxWait and Priority are as those of a [Call].
+	MaxWait  *time.Duration
+	Priority Priority
+
 	// RequestID makes the call idempotent until 10 minutes after the reservation
 	// has ended. "": the client makes one.
 	RequestID string
@@ -101,6 +113,7 @@ func (e *Estimate) fill(r *pb.ReserveRequest) {
 	r.N = unlessZero(e.N)
 	r.Costs, r.ServiceTier = e.Costs, e.ServiceTier
 	r.TtlSeconds = unlessZero(wholeSeconds(e.TTL))
+	r.MaxWait, r.Priority = wireWait(e.MaxWait), e.Priority.wire()
 }
 
 // Usage is what a reserved call has used so far. Numbers are cumulative, so a
@@ -203,6 +216,10 @@ type (
 		envelope
 		answer  Decision
 		granted int64
+		mayWait bool // the owner says that the denied call may wait
+		batched bool // the answer came in a batch, so that mayWait counts
+		// leasedFrom is when a reservation was made, or before. Zero: when it was first asked for.
+		leasedFrom time.Time
 	}
 	settlementCall struct {
 		envelope

@@ -85,7 +85,7 @@ func (c *Client) Close() error {
 	}
 	c.withdrawer.close()
 	for _, n := range c.seeds {
-		errs = append(errs, n.conn.Close())
+		errs = append(errs, n.close())
 	}
 	if c.ring != nil {
 		errs = append(errs, c.ring.close())
@@ -103,7 +103,15 @@ func (c *Client) Close() error {
 // If the policy says so for all limits of a key (slices: clients), the owner lends a part of
 // them to a client that asks for the key very often. Then Check answers calls with the same
 // cost from memory, with the [Route] [Slice], if they have no RequestID of the caller.
+//
+// If the policy lets calls wait at the limit that denies this one, it waits at the owner of its
+// key until it is admitted or its time is over: see [Call].MaxWait. The deadline of ctx bounds
+// that, and Options.Timeout does not. If the owner changes, the call goes on waiting at the next
+// one.
 func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
+	if err = validateWait(call.MaxWait, call.Priority); err != nil {
+		return Decision{}, &callFailure{"check", call.Key, err}
+	}
 	chosen := call.RequestID != ""
 	if !chosen && ctx.Err() == nil && c.takeSlice(&call, &d, true) {
 		return d, nil
@@ -119,24 +127,32 @@ func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 	}
 	w := call.wire()
 	w.takesSlice = !chosen && c.slices != nil
-	if err = ask(ctx, c, pb.RateLimiterClient.Check, call.fields(), &w.request, w); err != nil {
+	f := call.fields()
+	if err = ask(ctx, c, checkAtOnce, f, &w.request, w); err == nil && w.answer.Denied() {
+		if !chosen && w.answer.Reason == LimitExceeded && c.takeSlice(&call, &d, false) {
+			c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
+			return d, nil // it was only to renew the slice, which the owner has charged before
+		}
+		err = c.waitForCheck(ctx, w, f, call.MaxWait)
+	}
+	if err != nil {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
 		if !chosen && ctx.Err() == nil && c.takeSlice(&call, &d, false) {
 			return d, nil
 		}
 		return Decision{}, &callFailure{"check", call.Key, err}
 	}
+	w.answer.Model = call.Model
 	if w.answer.Denied() {
 		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
-		if !chosen && w.answer.Reason == LimitExceeded && c.takeSlice(&call, &d, false) {
-			return d, nil // it was only to renew the slice, which the owner has charged before
-		}
+		w.answer.MaxWait = clone(call.MaxWait)
 	}
 	return w.answer, nil
 }
 
 // Reserve holds the estimated cost of a call, and a slot of every concurrency
-// limit, until the reservation is settled or cancelled, or its lease expires.
+// limit, until the reservation is settled or cancelled, or its lease expires. It may wait, as a
+// Check may.
 //
 // It also returns a reservation when the call was denied: check
 // [Decision.Denied] before running anything.
@@ -151,6 +167,9 @@ func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 // can be settled and cancelled by this client at once, and elsewhere, by its id, when the slice
 // has been returned: a quarter of a second later, as a rule.
 func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) {
+	if err := validateWait(e.MaxWait, e.Priority); err != nil {
+		return nil, &callFailure{"reserve", e.Key, err}
+	}
 	chosen := e.RequestID != "" && !e.Once
 	if !chosen && ctx.Err() == nil {
 		if r := c.reserveFromSlice(&e, true); r != nil {
@@ -172,7 +191,17 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 	w.takesSlice = !chosen && c.slices != nil
 	f := e.fields()
 	f.requestID = id
-	if err := ask(ctx, c, pb.RateLimiterClient.Reserve, f, &w.request, w); err != nil {
+	err := ask(ctx, c, reserveAtOnce, f, &w.request, w)
+	if err == nil && w.answer.Denied() {
+		if !chosen && w.answer.Reason == LimitExceeded {
+			if r := c.reserveFromSlice(&e, false); r != nil { // the owner has charged it before
+				c.withdraw(e.Key, id, w.unanswered, nil)
+				return r, nil
+			}
+		}
+		err = c.waitForReserve(ctx, w, f, e.MaxWait)
+	}
+	if err != nil {
 		c.withdraw(e.Key, id, w.unanswered, nil)
 		if !chosen && ctx.Err() == nil {
 			if r := c.reserveFromSlice(&e, false); r != nil {
@@ -183,15 +212,14 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 	}
 	if w.answer.Denied() {
 		c.withdraw(e.Key, id, w.unanswered, nil)
-		if !chosen && w.answer.Reason == LimitExceeded {
-			if r := c.reserveFromSlice(&e, false); r != nil { // the owner has charged it before
-				return r, nil
-			}
-		}
+		w.answer.MaxWait = clone(e.MaxWait)
 	}
 	e.RequestID = id
 	r := c.newReservation(&e, w.answer, w.granted)
 	if !chosen || !w.answer.Replayed { // else its lease began with an earlier call
+		if w.leasedFrom.After(began) {
+			began = w.leasedFrom
+		}
 		r.renewed(began)
 	}
 	return r, nil
@@ -199,6 +227,7 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 
 // newReservation returns the answer to a reserve with an id.
 func (c *Client) newReservation(e *Estimate, d Decision, granted int64) *Reservation {
+	d.Model = e.Model
 	return &Reservation{Decision: d, Key: e.Key, granted: granted, client: c, estimate: copyEstimate(e)}
 }
 

@@ -57,8 +57,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"check", call(client.Call{Key: "k", RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", RequestId: "id"},
 		}, {
-			"check, everything", call(client.Call{"k", "free", "m", new(int64(3)), 900, 100, costs, "flex", "id"}),
-			&pb.CheckRequest{Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, OutputTokens: 100, Costs: costs, ServiceTier: "flex", RequestId: "id"},
+			"check, everything", call(client.Call{"k", "free", "m", new(int64(3)), 900, 100, costs, "flex", new(5 * time.Second), client.Batch, "id"}),
+			&pb.CheckRequest{Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, OutputTokens: 100, Costs: costs, ServiceTier: "flex", RequestId: "id", MaxWait: durationpb.New(5 * time.Second), Priority: pb.Priority_PRIORITY_BATCH},
 		}, {
 			"check, no request", call(client.Call{Key: "k", Requests: new(int64(0)), RequestID: "id"}),
 			&pb.CheckRequest{Key: "k", Requests: new(int64(0)), RequestId: "id"},
@@ -69,10 +69,11 @@ func TestRequestsOnTheWire(t *testing.T) {
 			"reserve", reserve(client.Estimate{Key: "k", RequestID: "id"}),
 			&pb.ReserveRequest{Key: "k", RequestId: "id"},
 		}, {
-			"reserve, everything", reserve(client.Estimate{"k", "free", "m", new(int64(3)), 900, true, 300, new(int64(800)), 64, 2, costs, "priority", 10 * time.Second, "id", true}),
+			"reserve, everything", reserve(client.Estimate{"k", "free", "m", new(int64(3)), 900, true, 300, new(int64(800)), 64, 2, costs, "priority", 10 * time.Second, new(time.Duration(0)), client.Interactive, "id", true}),
 			&pb.ReserveRequest{
 				Key: "k", Tier: "free", Model: "m", Requests: new(int64(3)), InputTokens: 900, EstimatedInput: true, KnownInputTokens: 300, MaxOutputTokens: new(int64(800)),
 				MinOutputTokens: new(int64(64)), N: new(int64(2)), Costs: costs, ServiceTier: "priority", TtlSeconds: new(int64(10)), RequestId: "id",
+				MaxWait: &durationpb.Duration{}, Priority: pb.Priority_PRIORITY_INTERACTIVE,
 			},
 		}, {
 			"reserve, no output", reserve(client.Estimate{Key: "k", MaxOutputTokens: new(int64(0)), RequestID: "id"}),
@@ -110,7 +111,16 @@ func TestRequestsOnTheWire(t *testing.T) {
 				t.Errorf("%s = %v", test.name, err)
 			}
 			sent := t.nodes["a"].sent()
-			if diff := cmp.Diff(test.want, sent[len(sent)-1], protocmp.Transform()); diff != "" {
+			want := proto.Clone(test.want)
+			if len(t.c.Status().Members) == 0 { // sent alone, it does not wait at the node
+				switch q := want.(type) {
+				case *pb.CheckRequest:
+					q.MaxWait = &durationpb.Duration{}
+				case *pb.ReserveRequest:
+					q.MaxWait = &durationpb.Duration{}
+				}
+			}
+			if diff := cmp.Diff(want, sent[len(sent)-1], protocmp.Transform()); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", test.name, diff)
 			}
 		}

@@ -36,6 +36,9 @@ type routed struct {
 	member peer.Member
 	kill   func()
 	gate   gate // of what owners sends
+
+	policies []*policy.Policy // of the texts with which the node was started
+	policy   atomic.Pointer[policy.Policy]
 }
 
 const clusterPolicy = `
@@ -88,19 +91,30 @@ func startRouted(t *testing.T, name string, boot uint64) *routed {
 	if testing.Short() {
 		t.Skip("several members with all partitions in one process take too long under the race detector")
 	}
-	engine, aside := limiter.New(limiter.Options{HotKeys: true}), limiter.New(limiter.Options{})
-	p, err := policy.Parse("policy.yaml", []byte(clusterPolicy), engine.Catalog())
-	if err != nil {
-		t.Fatal(err)
-	}
 	now := limiter.Time{Mono: int64(time.Hour), Wall: time.Date(2026, 11, 22, 21, 40, 0, 0, time.UTC).UnixNano()}
+	return startRoutedBy(t, name, boot, func() limiter.Time { return now }, clusterPolicy)
+}
+
+// startRoutedBy starts a member by a clock, with the first of some policies.
+func startRoutedBy(t *testing.T, name string, boot uint64, now func() limiter.Time, texts ...string) *routed {
+	t.Helper()
+	engine, aside := limiter.New(limiter.Options{HotKeys: true}), limiter.New(limiter.Options{})
+	n := &routed{}
+	for _, text := range texts {
+		p, err := policy.Parse("policy.yaml", []byte(text), engine.Catalog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.policies = append(n.policies, p)
+	}
+	n.policy.Store(n.policies[0])
 	local := server.New(server.Options{
-		Engine: engine, Policy: func() server.Policy { return p }, Now: func() limiter.Time { return now }, Name: name,
+		Engine: engine, Policy: func() server.Policy { return n.policy.Load() }, Now: now, Name: name,
 	})
 	policies := fallback.New(aside.Catalog())
-	n := &routed{}
+	var err error
 	n.owners, err = replication.New(replication.Options{
-		Name: name, Boot: boot, Engine: replication.LimiterEngine(engine, time.LoadLocation), Now: func() limiter.Time { return now },
+		Name: name, Boot: boot, Engine: replication.LimiterEngine(engine, time.LoadLocation), Now: now,
 		Dial:    []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(n.gate.dial)},
 		Changed: func(int, continuity.Arrangement, continuity.Role) { n.router.OwnersChanged() },
 		Report:  func(r continuity.Repay) { n.router.Report(r) },
@@ -110,7 +124,7 @@ func startRouted(t *testing.T, name string, boot uint64) *routed {
 	}
 	n.router, err = peer.New(peer.Options{
 		Name: name, Boot: boot, Local: local, Owners: n.owners,
-		Fallback: local.Fallback(aside, func() server.Policy { return policies.Policy(p, n.router.Roster()) }),
+		Fallback: local.Fallback(aside, func() server.Policy { return policies.Policy(n.policy.Load(), n.router.Roster()) }),
 		Dial:     []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
 	})
 	if err != nil {

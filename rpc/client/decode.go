@@ -16,39 +16,40 @@ type outcome struct {
 }
 
 // Decode implements link.Decoder.
-func (c *decisionCall) Decode(result []byte) error {
-	d, other, err := codec.Decisions.Decode(result)
+func (c *decisionCall) Decode(e codec.Encoded) error {
+	d, values, other, err := codec.Decisions.Decode(e)
 	if d == nil {
 		return c.setOutcome(other, err)
 	}
 	defer codec.Decisions.Release(d)
 	c.outcome = outcome{answered: true}
 	if c.item.GetTakesSlice() {
-		c.lent, c.lentWith = codec.Lent(result)
+		c.lent, c.lentWith = codec.Lent(e)
 	}
-	return c.setAnswer(d)
+	c.batched = true
+	return c.set(d, values)
 }
 
 // Decode implements link.Decoder.
-func (c *settlementCall) Decode(result []byte) error {
-	s, other, err := codec.Settlements.Decode(result)
+func (c *settlementCall) Decode(e codec.Encoded) error {
+	s, values, other, err := codec.Settlements.Decode(e)
 	if s == nil {
 		return c.setOutcome(other, err)
 	}
 	defer codec.Settlements.Release(s)
 	c.outcome = outcome{answered: true}
-	return c.setAnswer(s)
+	return c.set(s, values)
 }
 
 // Decode implements link.Decoder.
-func (c *stateCall) Decode(result []byte) error {
-	p, other, err := codec.Peeks.Decode(result)
+func (c *stateCall) Decode(e codec.Encoded) error {
+	p, values, other, err := codec.Peeks.Decode(e)
 	if p == nil {
 		return c.setOutcome(other, err)
 	}
 	defer codec.Peeks.Release(p)
 	c.outcome = outcome{answered: true}
-	return c.setAnswer(p)
+	return c.set(p, values)
 }
 
 // setOutcome sets the outcome of an item that has no answer.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/internal/codec/fieldtest"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -30,8 +31,11 @@ var testStrings stringInterner
 
 func testHints() hints { return hints{&testStrings, "acme/alice", "sent"} }
 
+// full is a result that refers to nothing.
+func full(wire []byte) codec.Encoded { return codec.Encoded{Result: wire} }
+
 // decoded describes what each of the three kinds of calls decodes from a result.
-func decoded(wire []byte) (says [3]string, errs [3]error) {
+func decoded(of codec.Encoded) (says [3]string, errs [3]error) {
 	d, s, p := &decisionCall{}, &settlementCall{}, &stateCall{}
 	for i, c := range []interface {
 		link.Decoder
@@ -39,11 +43,11 @@ func decoded(wire []byte) (says [3]string, errs [3]error) {
 	}{d, s, p} {
 		e := c.wrapping()
 		e.hints = testHints()
-		errs[i] = c.Decode(wire)
+		errs[i] = c.Decode(of)
 		says[i] = describe(e.outcome)
 	}
 	if d.outcome.answered {
-		says[0] = fmt.Sprintf("%#v %v %d", d.answer, d.answer, d.granted)
+		says[0] = fmt.Sprintf("%#v %v %d %t", d.answer, d.answer, d.granted, d.mayWait)
 	}
 	if s.outcome.answered {
 		says[1] = fmt.Sprintf("%#v %v", s.answer, s.answer)
@@ -78,7 +82,7 @@ func expected(r *pb.Result) (says [3]string) {
 	case *pb.Result_Decision:
 		c := &decisionCall{envelope: envelope{hints: testHints()}}
 		_ = c.setAnswer(r.Decision)
-		says[0] = fmt.Sprintf("%#v %v %d", c.answer, c.answer, c.granted)
+		says[0] = fmt.Sprintf("%#v %v %d %t", c.answer, c.answer, c.granted, c.mayWait)
 	case *pb.Result_Settlement:
 		c := &settlementCall{envelope: envelope{hints: testHints()}}
 		_ = c.setAnswer(r.Settlement)
@@ -97,14 +101,14 @@ func expected(r *pb.Result) (says [3]string) {
 func sameAsProtobuf(t interface {
 	Helper()
 	Errorf(string, ...any)
-}, wire []byte,
+}, e codec.Encoded,
 ) {
 	t.Helper()
-	r := &pb.Result{}
-	err := proto.Unmarshal(wire, r)
-	says, errs := decoded(wire)
+	r, wire := &pb.Result{}, e.Result
+	err := e.Message(r)
+	says, errs := decoded(e)
 	if err != nil {
-		lenient := new(pb.Result).UnmarshalVTUnsafe(slices.Clone(wire)) == nil
+		lenient := new(pb.Result).UnmarshalVTUnsafe(slices.Clone(wire)) == nil && proto.Unmarshal(wire, &pb.Result{}) != nil
 		for i := range errs {
 			if errs[i] == nil && (!lenient || !utf8.ValidString(says[i])) {
 				t.Errorf("%x: protobuf says %v, decoder %d says %s", wire, err, i, says[i])
@@ -189,14 +193,14 @@ func decodesAsProtobuf(t *rapid.T) {
 		}
 		wire = append(wire, b...)
 	}
-	sameAsProtobuf(t, wire)
+	sameAsProtobuf(t, full(wire))
 	// Broken in a place, or cut off.
 	for range 4 {
 		garbled := append([]byte(nil), wire...)
 		if len(garbled) > 0 {
 			garbled[rapid.IntRange(0, len(garbled)-1).Draw(t, "at")] = rapid.Byte().Draw(t, "byte")
-			sameAsProtobuf(t, garbled)
-			sameAsProtobuf(t, garbled[:rapid.IntRange(0, len(garbled)).Draw(t, "end")])
+			sameAsProtobuf(t, full(garbled))
+			sameAsProtobuf(t, full(garbled[:rapid.IntRange(0, len(garbled)).Draw(t, "end")]))
 		}
 	}
 }
@@ -215,7 +219,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(append(typicalResult(1), counted...)) // the last one is the one that is there
 	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0x07})
 	f.Add([]byte{0xfb, 0xff, 0xff, 0xff, 0x0f})
-	f.Fuzz(func(t *testing.T, wire []byte) { sameAsProtobuf(t, wire) })
+	f.Fuzz(func(t *testing.T, wire []byte) { sameAsProtobuf(t, full(wire)) })
 }
 
 // Every field of an answer is in what callers get.
@@ -224,8 +228,8 @@ func TestDecodeEveryField(t *testing.T) {
 	for i, in := range []protoreflect.Name{"decision", "settlement", "limits"} {
 		read := func(wire []byte) string {
 			wire = fieldtest.Wrap(&pb.Result{}, in, wire)
-			sameAsProtobuf(t, wire)
-			says, errs := decoded(wire)
+			sameAsProtobuf(t, full(wire))
+			says, errs := decoded(full(wire))
 			if errs[i] != nil {
 				t.Fatal(errs[i])
 			}
@@ -265,14 +269,14 @@ func TestDecodeHostile(t *testing.T) {
 		"end of a group":          {0x0c},
 	} {
 		c := &decisionCall{envelope: envelope{hints: testHints()}}
-		if err := c.Decode(wire); err == nil {
+		if err := c.Decode(full(wire)); err == nil {
 			t.Errorf("%s: Decode() = nil, want an error", name)
 		}
 	}
 	// A message in many parts.
 	replayed := protowire.AppendVarint(protowire.AppendTag(nil, number(&pb.Decision{}, "replayed"), protowire.VarintType), 1)
 	c := &decisionCall{envelope: envelope{hints: testHints()}}
-	if err := c.Decode(bytes.Repeat(result(replayed), 1<<15)); err != nil || !c.answer.Replayed {
+	if err := c.Decode(full(bytes.Repeat(result(replayed), 1<<15))); err != nil || !c.answer.Replayed {
 		t.Errorf("Decode() = %v, %v", c.answer, err)
 	}
 }
@@ -282,14 +286,14 @@ func TestDecodeHostile(t *testing.T) {
 func TestDecodedAnswersKeepNothingOfTheWire(t *testing.T) {
 	wire := typicalResult(4)
 	c := &decisionCall{envelope: envelope{hints: hints{strings: &stringInterner{}}}}
-	if err := c.Decode(wire); err != nil {
+	if err := c.Decode(full(wire)); err != nil {
 		t.Fatal(err)
 	}
 	first, before := c.answer, fmt.Sprintf("%#v", c.answer)
 	for i := range wire {
 		wire[i] = 'x'
 	}
-	_ = c.Decode(typicalResult(1))
+	_ = c.Decode(full(typicalResult(1)))
 	if after := fmt.Sprintf("%#v", first); after != before {
 		t.Errorf("answer = %s, want %s", after, before)
 	}
@@ -318,32 +322,62 @@ func typicalResult(limits int) []byte {
 	return wire
 }
 
+// typical are the two forms of a typical result.
+func typical(tb testing.TB) map[string]codec.Encoded {
+	r := &pb.Result{}
+	if err := proto.Unmarshal(typicalResult(4), r); err != nil {
+		tb.Fatal(err)
+	}
+	d := definer{key: testHints().key}
+	return map[string]codec.Encoded{"full": full(typicalResult(4)), "defined": d.encode(tb, r)}
+}
+
 // An answer takes two allocations: its limits and, while it is decoded, the index of the
 // binding one.
 func TestDecodeAllocates(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools")
 	}
-	wire := typicalResult(4)
-	c := &decisionCall{envelope: envelope{hints: testHints()}}
-	got := testing.AllocsPerRun(200, func() {
-		if err := c.Decode(wire); err != nil {
-			t.Fatal(err)
+	for form, e := range typical(t) {
+		c := &decisionCall{envelope: envelope{hints: testHints()}}
+		got := testing.AllocsPerRun(200, func() {
+			if err := c.Decode(e); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got != 2 {
+			t.Errorf("Decode() of the %s form allocates %v times, want 2", form, got)
 		}
-	})
-	if got != 2 {
-		t.Errorf("Decode() allocates %v times, want 2", got)
 	}
 }
 
+// BenchmarkDecode is an answer with 4 limits in both forms.
 func BenchmarkDecode(b *testing.B) {
-	wire := typicalResult(4)
-	c := &decisionCall{envelope: envelope{hints: testHints()}}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := c.Decode(wire); err != nil {
-			b.Fatal(err)
-		}
+	for form, e := range typical(b) {
+		b.Run(form, func(b *testing.B) {
+			c := &decisionCall{envelope: envelope{hints: testHints()}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := c.Decode(e); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(len(e.Result)), "B-received/op")
+		})
+	}
+}
+
+// BenchmarkDecodeMessage is BenchmarkDecode for a member, which passes the answer on.
+func BenchmarkDecodeMessage(b *testing.B) {
+	for form, e := range typical(b) {
+		b.Run(form, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := e.Message(&pb.Result{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

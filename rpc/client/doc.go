@@ -3,17 +3,16 @@
 // Package client asks bucketring nodes for decisions over gRPC.
 //
 // A call to a model is reserved before it runs, and settled with its actual usage
-// afterwards:
+// afterwards. [Client.Do] does both:
 //
-//	r, err := c.Reserve(ctx, client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: new(int64(800))})
-//	if err != nil {
-//		return err // no decision was made
-//	}
-//	if r.Denied() {
-//		return tooMany(r.RetryAfter, r.Binding) // an answer, not an error
-//	}
-//	// run the model with max_tokens = r.Granted()
-//	_, err = r.Settle(ctx, client.Usage{OutputTokens: new(int64(312))})
+//	e := client.Estimate{Key: "acme/alice", InputTokens: 900, MaxOutputTokens: new(int64(800))}
+//	err := c.Do(ctx, e, func(ctx context.Context, g *client.Grant) (client.Usage, error) {
+//		// run the model with max_tokens = g.OutputTokens
+//		return client.Usage{OutputTokens: new(int64(312))}, nil
+//	})
+//
+// [Client.Reserve], [Reservation.Settle] and [Reservation.Cancel] are its steps, for calls
+// that do not fit in one function. Package clienttest has a fake cluster for tests.
 //
 // [Client.Check] charges a known cost at once instead, and [Client.Peek] returns the
 // state of the limits and charges nothing.
@@ -49,6 +48,12 @@
 // settled and cancelled in memory while their slice lasts, and by the owner after that. A slice
 // that is over is returned in the background, and by [Client.Close].
 //
+// # Waiting
+//
+// If the policy lets calls wait at a limit, a call that the limit denies waits in line at the
+// owner of its key until it is admitted, its time is over, or its context ends: see
+// [Call].MaxWait and [Decision].Waited. [Call].Priority is its class.
+//
 // # Overload
 //
 // A call that would not be answered in time is refused at once with [ErrOverloaded], by
@@ -58,10 +63,12 @@
 //
 // # Errors
 //
-// A denial is an answer. An error means that the client has no decision:
+// A denial is an answer; [Decision.Err] makes it an error, and Do returns that. Any other
+// error means that the client has no decision:
 // [ErrUnreachable] if no node answered in time, [ErrOverloaded] if the call was refused,
 // [InvalidError] for an invalid request, [ErrUnknownReservation], [ErrConflict], or the gRPC status of the node. If
-// the caller's context is cancelled, the error is that of the context. After
+// the caller's context is cancelled, the error is that of the context; Settle and Cancel go on
+// then, because they are owed. After
 // ErrUnreachable the call may have been charged: repeat it with the same request id.
 //
 // # Numbers
@@ -91,4 +98,7 @@
 //  4. Follow one Redirect. After a second one, a broken stream, or no answer within a
 //     share of the deadline, send the same request with the same id to any node by a
 //     unary call. Do the same with a Settle whose request id begins with "fallback:".
+//  5. A unary call waits in line at the node, for no longer than its deadline. In answers by
+//     an Exchange stream, Decision.may_wait says that a call may wait: send it again, with the
+//     same request id, by a Wait stream to the same member. When that ends, begin anew.
 package client

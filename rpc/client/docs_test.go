@@ -15,9 +15,13 @@ func TestDocsShowCompiledExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile("example_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var source []byte
+	for _, file := range []string{"example_test.go", "clienttest/example_test.go"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, text...)
 	}
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(page), -1)
 	if len(blocks) < 3 {
@@ -25,7 +29,7 @@ func TestDocsShowCompiledExamples(t *testing.T) {
 	}
 	for _, block := range blocks {
 		if !strings.Contains(unindent(string(source)), unindent(block[1])) {
-			t.Errorf("docs/client.md shows what example_test.go does not have:\n%s", block[1])
+			t.Errorf("docs/client.md shows what the examples do not have:\n%s", block[1])
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,11 +47,10 @@ type OverloadedError struct {
 
 // Error implements error.
 func (e *OverloadedError) Error() string {
-	message := e.message
-	if message == "" {
-		message = "more is asked than the owner answers in time"
+	if strings.Contains(e.message, "again after") { // it says that it is overloaded, and until when
+		return e.message
 	}
-	return fmt.Sprintf("%v: %s: try again in %s", ErrOverloaded, message, e.RetryAfter)
+	return fmt.Sprintf("%v: %s: try again in %s", ErrOverloaded, cmp.Or(e.message, "more is asked than the owner answers in time"), e.RetryAfter)
 }
 
 // Is reports whether target is ErrOverloaded.

@@ -13,21 +13,16 @@ import (
 )
 
 // complete answers a prompt within the limits of key.
-func complete(ctx context.Context, c *client.Client, key, prompt string) (string, error) {
-	r, err := c.Reserve(ctx, client.Estimate{Key: key, InputTokens: int64(len(prompt)), MaxOutputTokens: new(int64(800))})
-	if err != nil {
-		return "", err // no decision
-	}
-	if r.Denied() {
-		return "", fmt.Errorf("%s of %s: retry in %v", r.Reason, r.Binding.Name, r.RetryAfter)
-	}
-	defer r.Cancel(context.WithoutCancel(ctx)) // gives everything back, unless settled
-
-	text, used, err := model.Complete(ctx, prompt, r.Granted()) // max_tokens is what was granted
-	if err != nil {
-		return "", err
-	}
-	_, err = r.Settle(context.WithoutCancel(ctx), client.Usage{InputTokens: new(used.Input), OutputTokens: new(used.Output)})
+func complete(ctx context.Context, c *client.Client, key, prompt string) (text string, err error) {
+	e := client.Estimate{Key: key, InputTokens: int64(len(prompt)), MaxOutputTokens: new(int64(800))}
+	err = c.Do(ctx, e, func(ctx context.Context, g *client.Grant) (client.Usage, error) {
+		answer, used, err := model.Complete(ctx, prompt, g.OutputTokens) // max_tokens is what was granted
+		if err != nil {
+			return client.Usage{}, err // the call is cancelled: everything is given back
+		}
+		text = answer
+		return client.Usage{InputTokens: new(used.Input), OutputTokens: new(used.Output)}, nil
+	})
 	return text, err
 }
 
@@ -43,6 +38,70 @@ func Example() {
 	defer c.Close()
 
 	text, err := complete(context.Background(), c, "acme/alice", "Why is the sky blue?")
+	fmt.Println(text, err)
+	// Output: Because of Rayleigh scattering. <nil>
+}
+
+// answer is what complete returns, with a time to come back if the call was denied.
+func answer(ctx context.Context, c *client.Client, key, prompt string) (text string, after time.Duration, err error) {
+	text, err = complete(ctx, c, key, prompt)
+	if denied, ok := errors.AsType[*client.DeniedError](err); ok {
+		return denied.Decision.Message(), denied.Decision.RetryAfter, nil
+	}
+	return text, 0, err
+}
+
+// Do reports a denial as an error that has the decision.
+func ExampleDeniedError() {
+	addr, stop := exampleNode()
+	defer stop()
+	c, err := client.Dial(client.Options{Addrs: []string{addr}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	if _, err = c.Check(context.Background(), client.Call{Key: "acme/alice", InputTokens: 9_900}); err != nil {
+		log.Fatal(err)
+	}
+	text, after, err := answer(context.Background(), c, "acme/alice", "Why is the sky blue?")
+	fmt.Println(text)
+	fmt.Println(after, err)
+	// Output:
+	// Token limit exceeded: 9,900 of 10,000 tokens used this minute by acme/alice.
+	// 4.32s <nil>
+}
+
+// completeByHand does what complete does.
+func completeByHand(ctx context.Context, c *client.Client, key, prompt string) (string, error) {
+	r, err := c.Reserve(ctx, client.Estimate{Key: key, InputTokens: int64(len(prompt)), MaxOutputTokens: new(int64(800))})
+	if err != nil {
+		return "", err // no decision
+	}
+	if r.Denied() {
+		return "", r.Err()
+	}
+	defer r.Cancel(ctx) // gives everything back, unless settled
+
+	text, used, err := model.Complete(ctx, prompt, r.Granted())
+	if err != nil {
+		return "", err
+	}
+	_, err = r.Settle(ctx, client.Usage{InputTokens: new(used.Input), OutputTokens: new(used.Output)})
+	return text, err
+}
+
+// Reserve and Settle are the steps of Do, for calls that do not fit in one function.
+func ExampleClient_Reserve() {
+	addr, stop := exampleNode()
+	defer stop()
+	c, err := client.Dial(client.Options{Addrs: []string{addr}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	text, err := completeByHand(context.Background(), c, "acme/alice", "Why is the sky blue?")
 	fmt.Println(text, err)
 	// Output: Because of Rayleigh scattering. <nil>
 }
@@ -75,33 +134,20 @@ func ExampleDecision_Denied() {
 	// denied limit_exceeded tokens 48s
 }
 
-// stream sends tokens to a caller, and always settles what was sent.
-func stream(ctx context.Context, r *client.Reservation, tokens <-chan string, send func(string) error) (err error) {
-	var sent int64
-	defer func() {
-		// If the caller has disconnected, ctx is cancelled; settle anyway.
-		_, settleErr := r.Settle(context.WithoutCancel(ctx), client.Usage{OutputTokens: new(sent)})
-		if err == nil {
-			err = settleErr
-		}
-	}()
-	renew := time.NewTicker(10 * time.Second) // a third of the lease
-	defer renew.Stop()
-	for {
-		select {
-		case token, more := <-tokens:
-			if !more {
-				return nil
-			}
+// stream sends tokens to a caller. What was sent is charged, also if the caller disconnects.
+func stream(ctx context.Context, c *client.Client, key string, tokens <-chan string, send func(string) error) error {
+	e := client.Estimate{Key: key, InputTokens: 900, MaxOutputTokens: new(int64(800))}
+	return c.Do(ctx, e, func(_ context.Context, g *client.Grant) (client.Usage, error) {
+		var sent int64
+		for token := range tokens {
 			if err := send(token); err != nil {
-				return err
+				return client.Usage{}, err // what was sent before is charged
 			}
 			sent++
-		case <-renew.C:
-			// If this renewal fails, the next one may succeed.
-			_, _ = r.Progress(ctx, client.Usage{OutputTokens: new(sent)})
+			g.Progress(client.Usage{OutputTokens: new(sent)})
 		}
-	}
+		return client.Usage{}, nil // as last reported
+	})
 }
 
 // charge charges a call, and says when to come back if there are too many.
@@ -129,8 +175,20 @@ func ExampleOverloadedError() {
 	// Output: 0s <nil>
 }
 
-// A stream reports progress while it runs, and settles even if the caller disconnects.
-func ExampleReservation_Progress() {
+// chargeLater charges a call that nobody waits for. It returns how long the call waited.
+func chargeLater(ctx context.Context, c *client.Client, key string) (time.Duration, error) {
+	d, err := c.Check(ctx, client.Call{Key: key, InputTokens: 900, Priority: client.Batch, MaxWait: new(30 * time.Second)})
+	if err != nil {
+		return 0, err
+	}
+	if d.Denied() {
+		return 0, fmt.Errorf("%s of %s after %v in line: retry in %v", d.Reason, d.Binding.Name, d.Waited, d.RetryAfter)
+	}
+	return d.Waited, nil
+}
+
+// A call of a batch job leaves the headroom of others free, and waits if the policy lets it.
+func ExampleCall_priority() {
 	addr, stop := exampleNode()
 	defer stop()
 	c, err := client.Dial(client.Options{Addrs: []string{addr}})
@@ -139,26 +197,34 @@ func ExampleReservation_Progress() {
 	}
 	defer c.Close()
 
-	r, err := c.Reserve(context.Background(), client.Estimate{Key: "acme/alice", Tier: "free", InputTokens: 900, MaxOutputTokens: new(int64(800))})
+	waited, err := chargeLater(context.Background(), c, "acme/nightly")
+	fmt.Println(waited, err)
+	// Output: 0s <nil>
+}
+
+// A stream reports its progress, and is charged for it even if the caller disconnects.
+func ExampleGrant_Progress() {
+	addr, stop := exampleNode()
+	defer stop()
+	c, err := client.Dial(client.Options{Addrs: []string{addr}})
 	if err != nil {
 		log.Fatal(err)
 	}
-	if r.Denied() {
-		log.Fatal(r.Reason)
-	}
+	defer c.Close()
+
 	tokens := make(chan string, 3) // the whole answer
 	for _, token := range []string{"Rayleigh", " ", "scattering"} {
 		tokens <- token
 	}
 	close(tokens)
-	err = stream(context.Background(), r, tokens, func(token string) error {
+	err = stream(context.Background(), c, "acme/alice", tokens, func(token string) error {
 		fmt.Print(token)
 		return nil
 	})
 	fmt.Println()
 	fmt.Println("stream ended:", err)
 
-	left, err := c.Peek(context.Background(), client.Query{Key: "acme/alice", Tier: "free"})
+	left, err := c.Peek(context.Background(), client.Query{Key: "acme/alice"})
 	if err != nil {
 		log.Fatal(err)
 	}

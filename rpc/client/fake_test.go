@@ -59,6 +59,7 @@ type fakeNode struct {
 		direct        int                          // items of batches
 		batch         func(*pb.Batch, *pb.Answers) // changes what a batch is answered
 		stop          chan struct{}                // closed by drain
+		begin         beginWait                    // of calls that wait; nil: it knows no Wait
 		mute          bool                         // takes watchers, and sends nothing
 		hidden        bool                         // as a member
 		open, dialled int                          // connections, as a member

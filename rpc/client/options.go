@@ -69,7 +69,8 @@ type Options struct {
 	Token string
 
 	// Timeout bounds a call whose context has no deadline, and how long any call
-	// waits for a single node. 0: [DefaultTimeout].
+	// waits for a single node. The time in line is not part of it, see [Client.Check].
+	// 0: [DefaultTimeout].
 	Timeout time.Duration
 	// MaxAttempts bounds how often a call is sent. A node that answers nothing, to this
 	// or other calls, for an even share of the time left is passed over, so that one

@@ -192,5 +192,5 @@ func (p *peer) close() error {
 	if p.seed {
 		return nil
 	}
-	return p.node.conn.Close()
+	return p.node.close()
 }

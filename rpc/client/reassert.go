@@ -23,6 +23,7 @@ const defaultTTL = 30 * time.Second
 type estimateCopy struct {
 	tier, model, id           string
 	serviceTier               string
+	priority                  Priority
 	requests, maxOutput       int64
 	hasRequests, hasMaxOutput bool
 	estimated                 bool
@@ -34,7 +35,7 @@ type estimateCopy struct {
 
 func copyEstimate(e *Estimate) estimateCopy {
 	c := estimateCopy{
-		tier: e.Tier, model: e.Model, id: e.RequestID, serviceTier: e.ServiceTier,
+		tier: e.Tier, model: e.Model, id: e.RequestID, serviceTier: e.ServiceTier, priority: e.Priority,
 		input: e.InputTokens, estimated: e.EstimatedInput, known: e.KnownInputTokens,
 		minOutput: e.MinOutputTokens, n: e.N, ttl: wholeSeconds(e.TTL), costs: maps.Clone(e.Costs), made: true,
 	}
@@ -50,7 +51,7 @@ func copyEstimate(e *Estimate) estimateCopy {
 // wire returns the reserve as it was sent.
 func (c *estimateCopy) wire(key string) *pb.ReserveRequest {
 	r := &pb.ReserveRequest{
-		Key: key, Tier: c.tier, Model: c.model, RequestId: c.id, ServiceTier: c.serviceTier,
+		Key: key, Tier: c.tier, Model: c.model, RequestId: c.id, ServiceTier: c.serviceTier, Priority: c.priority.wire(),
 		InputTokens: c.input, EstimatedInput: c.estimated, KnownInputTokens: c.known,
 		MinOutputTokens: unlessZero(c.minOutput), N: unlessZero(c.n), Costs: c.costs, TtlSeconds: unlessZero(c.ttl),
 	}

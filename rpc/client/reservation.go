@@ -15,9 +15,7 @@ import (
 // A Reservation is a held charge, or the denial of one. Any process that knows
 // its Key and RequestID can settle it: see [Client.Reservation].
 //
-// Its methods are safe for concurrent use; its fields must not be changed. To
-// settle after the context of the request has ended, for instance because the
-// caller has disconnected, use [context.WithoutCancel].
+// Its methods are safe for concurrent use; its fields must not be changed.
 type Reservation struct {
 	Decision
 	Key string
@@ -46,10 +44,30 @@ func (r *Reservation) Granted() int64 { return r.granted }
 // The same usage may be reported again, so a failed Settle can be repeated. Other
 // usage after a successful Settle is an [ErrConflict]. A Settle after the lease has
 // expired corrects what was charged on expiry.
+//
+// The end of ctx does not stop it, because the usage is owed also when the caller has
+// disconnected. It takes no longer than Options.Timeout or, if that is later, until the
+// deadline of ctx. To go on without waiting, use [Reservation.SettleLater].
 func (r *Reservation) Settle(ctx context.Context, u Usage) (Settlement, error) {
 	// The call ran, even if this report fails: Cancel must not undo the charge.
 	r.phase.Store(ended)
+	ctx, cancel := r.client.endingContext(ctx)
+	defer cancel()
 	return r.report(ctx, "settle", u, true)
+}
+
+// endingContext returns the context for what ends a reservation. It has the values of ctx, and
+// goes on when ctx has ended. A deadline of ctx counts only if it leaves more time than a call
+// without a deadline has.
+func (c *Client) endingContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, limited := ctx.Deadline()
+	switch {
+	case limited && time.Until(deadline) > c.timeout:
+		return context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	case ctx.Done() != nil:
+		ctx = context.WithoutCancel(ctx)
+	}
+	return ctx, func() {}
 }
 
 // Progress reports the usage so far and renews the lease. A call that may run longer
@@ -100,6 +118,8 @@ func (r *Reservation) report(ctx context.Context, verb string, u Usage, final bo
 //
 // A call with reported progress did run. Cancel settles it at its last progress, so
 // that a stream that breaks off is charged.
+//
+// The end of ctx does not stop it, as for Settle.
 func (r *Reservation) Cancel(ctx context.Context) error {
 	if r.Denied() {
 		return nil
@@ -111,6 +131,8 @@ func (r *Reservation) Cancel(ctx context.Context) error {
 		_, err := r.Settle(ctx, Usage{})
 		return err
 	}
+	ctx, cancel := r.client.endingContext(ctx)
+	defer cancel()
 	done, err := r.client.cancelFromSlice(ctx, r.Key, r.RequestID)
 	if err != nil {
 		return fmt.Errorf("cancel %s: %w", r.Key, err)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/internal/overload"
+	"github.com/bucketring/bucketring/rpc/internal/await"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -38,6 +39,7 @@ type node struct {
 
 	budget overload.RetryBudget // of calls that go elsewhere because n failed
 	load   unaryLoad
+	waits  *await.Asker // of calls that wait
 
 	// suspectUntil is in Unix nanoseconds; 0 if the node answered last time.
 	suspectUntil atomic.Int64
@@ -46,7 +48,14 @@ type node struct {
 func newNode(addr string, conn *grpc.ClientConn) *node {
 	n := &node{addr: addr, conn: conn, api: pb.NewRateLimiterClient(conn)}
 	n.load.urgent = make(chan struct{}, slowUnaryInFlight)
+	n.waits = await.New(n.openWaits)
 	return n
+}
+
+// close ends the calls that wait at n, and then its connection.
+func (n *node) close() error {
+	n.waits.Close()
+	return n.conn.Close()
 }
 
 // How likely a node is to answer, best first.

@@ -69,7 +69,7 @@ func (s *settler) close() error {
 	s.stop(ErrClosed)
 	s.done.Wait()
 	if n := s.outbox.Len(); n > 0 {
-		return fmt.Errorf("%d pending settlements are lost: call Flush before Close", n)
+		return fmt.Errorf("settlements that were not delivered are lost (%d): call Flush before Close", n)
 	}
 	return nil
 }
@@ -110,8 +110,7 @@ func (r *Reservation) SettleLater(u Usage) error {
 		return fmt.Errorf("settle %s: %w", r.Key, err)
 	}
 	r.phase.Store(ended) // as in Settle
-	// The caller may change what u points to.
-	u.InputTokens, u.OutputTokens, u.Costs = clone(u.InputTokens), clone(u.OutputTokens), maps.Clone(u.Costs)
+	u = u.copied()
 	w := u.wire(r.Key, r.RequestID, true)
 	if r.settleAtOnce(&w.request) {
 		return nil
@@ -130,7 +129,13 @@ func (r *Reservation) SettleLater(u Usage) error {
 	return nil
 }
 
-func clone(n *int64) *int64 {
+// copied returns a usage that shares no memory with u, which its caller may change.
+func (u Usage) copied() Usage {
+	u.InputTokens, u.OutputTokens, u.Costs = clone(u.InputTokens), clone(u.OutputTokens), maps.Clone(u.Costs)
+	return u
+}
+
+func clone[T any](n *T) *T {
 	if n == nil {
 		return nil
 	}

@@ -165,7 +165,7 @@ func TestCloseReportsLostSettlements(t *testing.T) {
 		flushed := make(chan error, 1)
 		go func() { flushed <- t.c.Flush(context.Background()) }()
 		synctest.Wait()
-		if err := t.c.Close(); err == nil || !strings.Contains(err.Error(), "3 pending settlements") {
+		if err := t.c.Close(); err == nil || !strings.Contains(err.Error(), "lost (3)") {
 			t.Errorf("Close() = %v, want that 3 are lost", err)
 		}
 		if err := <-flushed; !errors.Is(err, client.ErrClosed) {

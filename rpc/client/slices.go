@@ -10,9 +10,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/internal/boottime"
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/internal/slices"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -94,6 +94,7 @@ func (c *Client) takeSlice(call *Call, d *Decision, renews bool) bool {
 		return false
 	}
 	*d = answerFrom(&a.Limits, localID())
+	d.Model = call.Model
 	return true
 }
 
@@ -167,9 +168,9 @@ func (c *Client) endAskSlice(e *envelope, asked int64) {
 type returnCall struct{ envelope }
 
 // Decode implements link.Decoder.
-func (c *returnCall) Decode(result []byte) error {
+func (c *returnCall) Decode(e codec.Encoded) error {
 	r := &pb.Result{}
-	if err := proto.Unmarshal(result, r); err != nil {
+	if err := e.Message(r); err != nil {
 		return c.setOutcome(nil, err)
 	}
 	if r.GetSliceEnded() != nil {

@@ -51,6 +51,7 @@ type ringWatcher struct {
 	peers peers
 	stale chan *node // reports of calls; one pending report is enough
 
+	away     awayCalls
 	onChange func() // the ring has changed
 
 	ctx  context.Context // ends with close
@@ -293,6 +294,7 @@ func (w *ringWatcher) publishLocked(v *view) {
 		}
 	}
 	w.view.Store(v)
+	w.moveWaiting(v)
 }
 
 // setStatus records the state of the watch, for [Client.Status].

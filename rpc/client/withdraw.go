@@ -4,7 +4,6 @@ package client
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -92,7 +91,7 @@ type attemptIDs []uint64
 // reserve.
 func (a attemptIDs) number(item *pb.Item) {
 	if item.GetReserve() != nil || item.GetCheck() != nil {
-		item.Attempt = rand.Uint64() | 1
+		item.Attempt = requestid.NewAttempt(a...)
 	}
 }
 
@@ -103,7 +102,7 @@ func withAttempts[Req, Res any](e *envelope, m method[Req, Res]) method[Req, Res
 		return m
 	}
 	return func(api pb.RateLimiterClient, ctx context.Context, req Req, o ...grpc.CallOption) (Res, error) {
-		attempt := rand.Uint64() | 1
+		attempt := requestid.NewAttempt(e.unanswered...)
 		res, err := m(api, requestid.WithAttempt(ctx, attempt), req, o...)
 		if err != nil && (retryable(err) || status.Code(err) == codes.Canceled) {
 			e.unanswered = append(e.unanswered, attempt)

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/internal/explain"
@@ -79,10 +80,14 @@ func batchOf(list []*descriptor, item func(*descriptor) *pb.Item) *pb.BatchReque
 	return b
 }
 
+// noWait is the MaxWait of calls that do not wait in line: Envoy waits for an answer for a few
+// milliseconds only.
+func noWait() *durationpb.Duration { return &durationpb.Duration{} }
+
 // checkItem converts the descriptor to a check.
 func (d *descriptor) checkItem() *pb.Item {
 	none := int64(0)
-	r := &pb.CheckRequest{Key: d.call.key, Tier: d.call.tier, Model: d.call.model, Requests: &none}
+	r := &pb.CheckRequest{Key: d.call.key, Tier: d.call.tier, Model: d.call.model, Requests: &none, MaxWait: noWait()}
 	switch d.call.dimension {
 	case string(limiter.Requests):
 		r.Requests = &d.hits
@@ -105,7 +110,7 @@ func (d *descriptor) peekItem() *pb.Item {
 func (d *descriptor) reserveItem() *pb.Item {
 	none := int64(0)
 	return &pb.Item{Call: &pb.Item_Reserve{Reserve: &pb.ReserveRequest{
-		Key: d.call.key, Tier: d.call.tier, Model: d.call.model, Requests: &none, MaxOutputTokens: &none,
+		Key: d.call.key, Tier: d.call.tier, Model: d.call.model, Requests: &none, MaxOutputTokens: &none, MaxWait: noWait(),
 	}}}
 }
 

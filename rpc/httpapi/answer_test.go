@@ -69,9 +69,9 @@ func TestJSONHasEveryFieldOfAnAnswer(t *testing.T) {
 		write(w)
 		return w.Body.String()
 	}
-	fieldtest.Carried(t, "the JSON of a decision", &pb.Decision{}, []protoreflect.Name{"replayed"}, func(wire []byte) string {
+	fieldtest.Carried(t, "the JSON of a decision", &pb.Decision{}, []protoreflect.Name{"replayed", "may_wait"}, func(wire []byte) string {
 		m := &pb.Decision{}
-		return body(wire, m, func(w http.ResponseWriter) { a.writeDecision(w, m, "model") })
+		return body(wire, m, func(w http.ResponseWriter) { a.writeDecision(w, m, "model", nil) })
 	})
 	fieldtest.Carried(t, "the JSON of a settlement", &pb.Settlement{}, nil, func(wire []byte) string {
 		m := &pb.Settlement{}

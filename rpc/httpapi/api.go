@@ -4,8 +4,8 @@
 // headers.
 //
 // It is strict: a body is one JSON object with documented fields only, each at most
-// once and none null. Numbers must be whole, in any notation. An error names the
-// field and the problem.
+// once and none null, except max_wait_seconds. Other numbers must be whole, in any
+// notation. An error names the field and the problem.
 package httpapi
 
 import (
@@ -98,7 +98,7 @@ func New(o Options) http.Handler {
 		pprofPath:     {http.MethodGet, a.forAdmins(a.profile)},
 	}
 	if o.Status != nil {
-		a.routes["/status"] = route{http.MethodGet, a.showStatus}
+		a.routes[statusPath] = route{http.MethodGet, a.showStatus}
 	}
 	if o.Partitions != nil {
 		a.routes["/status/partitions"] = route{http.MethodGet, a.showPartitions}
@@ -125,8 +125,15 @@ func New(o Options) http.Handler {
 // maxStreams bounds the requests on one HTTP/2 connection.
 const maxStreams = 100
 
+const (
+	// readTimeout is how long a request may take to arrive.
+	readTimeout = 30 * time.Second
+	// answerTimeout is how long an answer may take to be written.
+	answerTimeout = 15 * time.Second
+)
+
 // NewServer returns a server for h with timeouts for slow and idle clients. A body
-// must arrive within 30 s. On a listener of package listenlimit, idle connections make
+// must arrive within 30 s. Calls that wait in line may take longer. On a listener of package listenlimit, idle connections make
 // room for others. It speaks HTTP/1.1, and HTTP/2 without TLS to clients that know that
 // it does.
 func NewServer(h http.Handler) *http.Server {
@@ -139,8 +146,8 @@ func NewServer(h http.Handler) *http.Server {
 		Protocols:         protocols,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      45 * time.Second,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      readTimeout + answerTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ConnState:         listenlimit.HTTPState,
@@ -190,11 +197,14 @@ func (a *api) dispatch(w http.ResponseWriter, r *http.Request) error {
 	if !ok && strings.HasPrefix(r.URL.Path, pprofPath) {
 		found, ok = a.routes[pprofPath], true
 	}
+	if r.URL.Path == "/" && a.leadToPage(w, r) {
+		return nil
+	}
 	if !ok {
 		return &problem{
 			status:  http.StatusNotFound,
 			Code:    "not_found",
-			Message: "no such path: " + text.Quote(r.URL.Path) + didYouMean(r.URL.Path, a.paths),
+			Message: "no such path: " + text.Quote(r.URL.Path) + a.otherPath(r.URL.Path),
 			why:     server.UnknownPath,
 		}
 	}

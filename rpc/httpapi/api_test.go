@@ -226,7 +226,7 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/v1/limits", 405, `takes GET, HEAD`},
 		{"OPTIONS", "/v1/reserve", 405, `takes POST`},
 		{"POST", "/v1/chekc", 404, `{"error":"not_found","message":"no such path: \"/v1/chekc\"; did you mean /v1/check?"}`},
-		{"GET", "/", 404, `no such path: \"/\""}`},
+		{"GET", "/", 404, `no such path: \"/\" (GET /status shows the node, POST /v1/check decides a call)"}`},
 		{"GET", "/v1/check/", 404, `did you mean /v1/check?`},
 	} {
 		a := n.do(t, tt.method, tt.path, nil)

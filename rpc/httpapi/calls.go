@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -22,15 +23,19 @@ func (a *api) check(w http.ResponseWriter, r *http.Request) error {
 		{"output_tokens", &q.OutputTokens},
 		{"costs", &q.Costs},
 		{"service_tier", &q.ServiceTier},
+		{"max_wait_seconds", &q.MaxWait},
+		{"priority", &q.Priority},
 		{"request_id", &q.RequestId},
 	}); err != nil {
 		return err
 	}
+	mayWait(w)
 	d, err := a.service.Check(r.Context(), &q)
+	answered(w)
 	if err != nil {
 		return err
 	}
-	a.writeDecision(w, d, q.Model)
+	a.writeDecision(w, d, q.Model, q.MaxWait)
 	return nil
 }
 
@@ -50,16 +55,31 @@ func (a *api) reserve(w http.ResponseWriter, r *http.Request) error {
 		{"costs", &q.Costs},
 		{"service_tier", &q.ServiceTier},
 		{"ttl_seconds", &q.TtlSeconds},
+		{"max_wait_seconds", &q.MaxWait},
+		{"priority", &q.Priority},
 		{"request_id", &q.RequestId},
 	}); err != nil {
 		return err
 	}
+	mayWait(w)
 	d, err := a.service.Reserve(r.Context(), &q)
+	answered(w)
 	if err != nil {
 		return err
 	}
-	a.writeDecision(w, d, q.Model)
+	a.writeDecision(w, d, q.Model, q.MaxWait)
 	return nil
+}
+
+// mayWait lifts the write timeout of the server, which would cut the answer off, for a call
+// that may wait in line for longer. The read timeout ends with the body. Answered must be
+// called when the call need not wait any more.
+func mayWait(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // an error means that the writer has no timeouts
+}
+
+func answered(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))
 }
 
 func (a *api) settle(w http.ResponseWriter, r *http.Request) error {
@@ -142,7 +162,7 @@ func readQuery(query string, fields []field) error {
 		}
 		for _, value := range given {
 			var text string
-			if err := readText(f.name, value, &text); err != nil {
+			if err := takeText(f.name, value, &text); err != nil {
 				return err
 			}
 			if repeatable {

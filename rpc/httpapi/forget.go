@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -35,7 +36,7 @@ type UnknownMemberError struct {
 }
 
 func (e *UnknownMemberError) Error() string {
-	hint := didYouMean(e.Name, e.Known)
+	hint := nearest.DidYouMean(e.Name, e.Known)
 	return "member: no member has the name " + text.Quote(e.Name) + hint + "; members are " + strings.Join(e.Known, ", ")
 }
 

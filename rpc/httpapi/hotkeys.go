@@ -18,6 +18,55 @@ type HotKeys struct {
 	SliceRate   float64      `json:"slice_rate"`
 	Members     []MemberRate `json:"members"`
 	Unreachable []string     `json:"unreachable,omitempty"` // their keys are missing
+	Waiting     *Waiting     `json:"waiting,omitempty"`
+}
+
+// Waiting is what waits for limits.
+type Waiting struct {
+	WaitingCalls
+	Limits []WaitingLimit `json:"limits"` // at which most calls wait
+}
+
+// WaitingCalls is how many calls wait, by class.
+type WaitingCalls struct {
+	Interactive int64 `json:"interactive"`
+	Standard    int64 `json:"standard"`
+	Batch       int64 `json:"batch"`
+}
+
+// Total returns how many calls wait, of all classes.
+func (w WaitingCalls) Total() int64 { return w.Interactive + w.Standard + w.Batch }
+
+// WaitingLimit is a limit at which calls wait. See [pb.WaitingLimit].
+type WaitingLimit struct {
+	Scope     string `json:"scope"`
+	Name      string `json:"name"`
+	Dimension string `json:"dimension"`
+	Model     string `json:"model,omitempty"`
+	Owner     string `json:"owner"`
+	WaitingCalls
+	LongestMillis int64 `json:"longest_ms"` // how long the call waits that has waited longest
+}
+
+func waitingOf(r *pb.HotKeysResponse) *Waiting {
+	w := &Waiting{Limits: []WaitingLimit{}}
+	for _, m := range r.GetMembers() {
+		c := callsOf(m.GetWaiting())
+		w.Interactive += c.Interactive
+		w.Standard += c.Standard
+		w.Batch += c.Batch
+	}
+	for _, l := range r.GetWaiting() {
+		w.Limits = append(w.Limits, WaitingLimit{
+			Scope: l.GetScope(), Name: l.GetName(), Dimension: l.GetDimension(), Model: l.GetModel(), Owner: l.GetOwner(),
+			WaitingCalls: callsOf(l.GetCalls()), LongestMillis: l.GetLongest().AsDuration().Milliseconds(),
+		})
+	}
+	return w
+}
+
+func callsOf(c *pb.WaitingCalls) WaitingCalls {
+	return WaitingCalls{Interactive: c.GetInteractive(), Standard: c.GetStandard(), Batch: c.GetBatch()}
 }
 
 // HotKey is a key for which the cluster decides often. See [pb.HotKey].
@@ -61,7 +110,7 @@ type MemberRate struct {
 
 // HotKeysOf converts r to the form of JSON.
 func HotKeysOf(r *pb.HotKeysResponse) HotKeys {
-	h := HotKeys{Keys: []HotKey{}, Members: []MemberRate{}, Unreachable: r.GetUnreachable()}
+	h := HotKeys{Keys: []HotKey{}, Members: []MemberRate{}, Unreachable: r.GetUnreachable(), Waiting: waitingOf(r)}
 	total, fromSlices := 0.0, 0.0
 	for _, m := range r.GetMembers() {
 		total += m.GetRate() + m.GetSliceRate()

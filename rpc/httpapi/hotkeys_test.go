@@ -7,6 +7,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -29,7 +32,11 @@ func (h *hotKeys) HotKeys(_ context.Context, r *pb.HotKeysRequest) (*pb.HotKeysR
 			},
 			{Key: "globex", Owner: "n2", Rate: 1},
 		},
-		Members:     []*pb.MemberRate{{Member: "n1", Rate: 999.94, SliceRate: 1000.06, Sampling: 4}, {Member: "n2", Rate: 1000, Sampling: 1}},
+		Members: []*pb.MemberRate{{Member: "n1", Rate: 999.94, SliceRate: 1000.06, Sampling: 4}, {Member: "n2", Rate: 1000, Sampling: 1, Waiting: &pb.WaitingCalls{Interactive: 1, Standard: 4, Batch: 200}}},
+		Waiting: []*pb.WaitingLimit{{
+			Scope: "globex", Name: "tpm", Dimension: "tokens", Model: "m", Owner: "n2",
+			Calls: &pb.WaitingCalls{Standard: 3, Batch: 200}, Longest: durationpb.New(2500 * time.Millisecond),
+		}},
 		Unreachable: []string{"n3"},
 	}, nil
 }
@@ -43,7 +50,8 @@ func TestHotKeys(t *testing.T) {
 		`"askers":[{"member":"n2","rate":1000},{"client":"10.0.0.7","rate":500}],"slices":3,` +
 		`"holders":[{"member":"n2","slices":2,"rate":1000.1},{"client":"10.0.0.7","slices":1,"rate":0}]},` +
 		`{"key":"globex","owner":"n2","rate":1,"rate_error":0,"slice_rate":0,"share":0,"askers":[],"slices":0,"holders":[]}],` +
-		`"rate":3000,"slice_rate":1000.1,"members":[{"member":"n1","rate":999.9,"slice_rate":1000.1,"sampling":4},{"member":"n2","rate":1000,"slice_rate":0,"sampling":1}],"unreachable":["n3"]}` + "\n"
+		`"rate":3000,"slice_rate":1000.1,"members":[{"member":"n1","rate":999.9,"slice_rate":1000.1,"sampling":4},{"member":"n2","rate":1000,"slice_rate":0,"sampling":1}],"unreachable":["n3"],` +
+		`"waiting":{"interactive":1,"standard":4,"batch":200,"limits":[{"scope":"globex","name":"tpm","dimension":"tokens","model":"m","owner":"n2","interactive":0,"standard":3,"batch":200,"longest_ms":2500}]}}` + "\n"
 	if a.status != http.StatusOK || a.body != want || h.asked != 7 {
 		t.Errorf("GET /v1/hotkeys = %d %s\nwant 200 %s; limit %d, want 7", a.status, a.body, want, h.asked)
 	}

@@ -7,63 +7,56 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/bucketring/bucketring/internal/amount"
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/internal/text"
+	"github.com/bucketring/bucketring/rpc/internal/fields"
+	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // field is a member that an object may have, and where its value is stored: a
-// *string, *int64, **int64, **bool or *map[string]int64.
+// *string, *int64, **int64, **bool, *map[string]int64, *pb.Priority for the name of a class, or
+// **durationpb.Duration for seconds, which may be null.
 type field struct {
 	name string
 	to   any
 }
 
-// readObject reads body, which must be one JSON object, into fields. Other members
+// readObject reads body, which must be one JSON object, into the known fields. Other members
 // and repeated ones are errors.
-func readObject(body []byte, fields []field) error {
+func readObject(body []byte, known []field) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return becauseOf(server.BadMessage, "body", "must be a JSON object, got nothing")
 	}
 	if !json.Valid(body) {
 		return becauseOf(server.BadMessage, "body", "must be valid JSON: "+syntaxProblem(body))
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	if t := next(d); t != json.Delim('{') {
-		return becauseOf(server.BadMessage, "body", "must be a JSON object, got "+describe(t))
+	d := tokens{body}
+	if t := d.next(); t[0] != '{' {
+		return becauseOf(server.BadMessage, "body", "must be a JSON object, got "+t.String())
 	}
-	var seen uint64 // bit i: fields[i]; there are fewer than 64
-	for d.More() {
-		name := next(d).(string)
-		i := indexOf(fields, name)
+	var seen uint64 // bit i: known[i]; there are fewer than 64
+	for d.more() {
+		t := d.next()
+		i := slices.IndexFunc(known, func(f field) bool { return t.is(f.name) })
 		if i < 0 {
-			return unknown(name, names(fields))
+			return unknown(t.unquoted(), names(known))
 		}
 		if seen&(1<<i) != 0 {
-			return invalid(name, "is given twice")
+			return invalid(known[i].name, fields.Twice)
 		}
 		seen |= 1 << i
-		if err := fields[i].read(d); err != nil {
+		if err := known[i].read(&d); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// next returns the next token. The text must be valid JSON.
-func next(d *json.Decoder) json.Token {
-	t, err := d.Token()
-	if err != nil {
-		panic(fmt.Sprintf("valid JSON has no next token: %v", err))
-	}
-	return t
 }
 
 func syntaxProblem(body []byte) string {
@@ -74,13 +67,8 @@ func syntaxProblem(body []byte) string {
 	return err.Error()
 }
 
-func indexOf(fields []field, name string) int {
-	for i := range fields {
-		if fields[i].name == name {
-			return i
-		}
-	}
-	return -1
+func indexOf(known []field, name string) int {
+	return slices.IndexFunc(known, func(f field) bool { return f.name == name })
 }
 
 func names(fields []field) []string {
@@ -92,30 +80,22 @@ func names(fields []field) []string {
 }
 
 func unknown(name string, known []string) error {
-	hint := didYouMean(name, known)
-	if hint == "" {
-		hint = "; known are " + strings.Join(known, ", ")
-	}
-	p := becauseOf(server.UnknownField, name, "unknown field"+hint)
+	problem := "unknown field" + nearest.Hint(name, known)
+	p := becauseOf(server.UnknownField, name, problem)
 	if len(name) > text.MaxShown || !utf8.ValidString(name) || name == "" {
 		p.Field = text.Quote(name)
-		p.Message = p.Field + ": unknown field" + hint
+		p.Message = p.Field + ": " + problem
 	}
 	return p
 }
 
-// didYouMean names the candidate that name is probably a misspelling of.
-func didYouMean(name string, candidates []string) string {
-	if near := nearest.Word(name, candidates); near != "" {
-		return "; did you mean " + near + "?"
-	}
-	return ""
-}
-
 // read reads the field's value from d.
-func (f *field) read(d *json.Decoder) error {
-	t := next(d)
-	if t == nil {
+func (f *field) read(d *tokens) error {
+	t := d.next()
+	if t.isNull() {
+		if _, ok := f.to.(**durationpb.Duration); ok {
+			return nil
+		}
 		return invalid(f.name, "must not be null: leave the field out")
 	}
 	switch to := f.to.(type) {
@@ -131,9 +111,13 @@ func (f *field) read(d *json.Decoder) error {
 	case **bool:
 		*to = new(bool)
 		return readBool(f.name, t, *to)
+	case **durationpb.Duration:
+		return readSeconds(f.name, t, to)
+	case *pb.Priority:
+		return readClass(f.name, t, to)
 	case *map[string]int64:
-		if t != json.Delim('{') {
-			return invalid(f.name, "must be an object of numbers, got "+describe(t))
+		if t[0] != '{' {
+			return invalid(f.name, "must be an object of numbers, got "+t.String())
 		}
 		return readNumbers(f.name, d, to)
 	default:
@@ -141,13 +125,17 @@ func (f *field) read(d *json.Decoder) error {
 	}
 }
 
-// readText reads a string. It rejects U+FFFD, which encoding/json puts in place of
-// invalid UTF-8: two different keys must not become one.
-func readText(name string, t json.Token, to *string) error {
-	s, ok := t.(string)
-	if !ok {
-		return invalid(name, "must be a string, got "+describe(t))
+// readText reads a string.
+func readText(name string, t token, to *string) error {
+	if !t.isText() {
+		return invalid(name, "must be a string, got "+t.String())
 	}
+	return takeText(name, t.unquoted(), to)
+}
+
+// takeText rejects U+FFFD, which encoding/json puts in place of invalid UTF-8: two different
+// keys must not become one.
+func takeText(name, s string, to *string) error {
 	if strings.ContainsRune(s, utf8.RuneError) {
 		return invalid(name, "must be valid UTF-8, got "+text.Quote(s))
 	}
@@ -155,40 +143,63 @@ func readText(name string, t json.Token, to *string) error {
 	return nil
 }
 
-func readBool(name string, t json.Token, to *bool) error {
-	b, ok := t.(bool)
-	if !ok {
-		return invalid(name, "must be true or false, got "+describe(t))
+func readBool(name string, t token, to *bool) error {
+	if t[0] != 't' && t[0] != 'f' {
+		return invalid(name, "must be true or false, got "+t.String())
 	}
-	*to = b
+	*to = t[0] == 't'
 	return nil
 }
 
-func readNumber(name string, t json.Token, to *int64) error {
-	number, ok := t.(json.Number)
-	if !ok {
-		return invalid(name, "must be a number, got "+describe(t))
+func readNumber(name string, t token, to *int64) error {
+	if !t.isNumber() {
+		return invalid(name, fields.NotNumber+", got "+t.String())
 	}
-	n, problem := parseWhole(string(number))
+	n, problem := fields.Whole(string(t))
 	if problem != "" {
-		return invalid(name, problem+", got "+describe(t))
+		return invalid(name, problem+", got "+t.String())
 	}
 	*to = n
 	return nil
 }
 
-// maxNumbers bounds the memory of an object of numbers, of which the service takes fewer.
-const maxNumbers = 256
+// readSeconds reads a number of seconds up to the longest that a call may wait. It need not
+// be whole.
+func readSeconds(name string, t token, to **durationpb.Duration) error {
+	if !t.isNumber() {
+		return invalid(name, fields.NotNumber+", got "+t.String())
+	}
+	d, problem := fields.Seconds(string(t))
+	if problem != "" {
+		return invalid(name, problem+", got "+t.String())
+	}
+	*to = durationpb.New(d)
+	return nil
+}
+
+// readClass reads the name of a class.
+func readClass(name string, t token, to *pb.Priority) error {
+	var class string
+	if err := readText(name, t, &class); err != nil {
+		return err
+	}
+	p, problem := fields.Class(class)
+	if problem != "" {
+		return invalid(name, problem+", got "+t.String())
+	}
+	*to = p
+	return nil
+}
 
 // readNumbers reads the rest of an object of numbers.
-func readNumbers(name string, d *json.Decoder, to *map[string]int64) error {
+func readNumbers(name string, d *tokens, to *map[string]int64) error {
 	numbers := map[string]int64{}
-	for d.More() {
-		if len(numbers) == maxNumbers {
+	for d.more() {
+		if len(numbers) == fields.MaxNumbers {
 			return invalid(name, "has too many members")
 		}
 		var member string
-		if err := readText(name, next(d), &member); err != nil {
+		if err := readText(name, d.next(), &member); err != nil {
 			return err
 		}
 		full := name + "." + member
@@ -196,10 +207,10 @@ func readNumbers(name string, d *json.Decoder, to *map[string]int64) error {
 			full = name + "." + text.Quote(member)
 		}
 		if _, ok := numbers[member]; ok {
-			return invalid(full, "is given twice")
+			return invalid(full, fields.Twice)
 		}
-		t := next(d)
-		if t == nil {
+		t := d.next()
+		if t.isNull() {
 			return invalid(full, "must not be null: leave it out")
 		}
 		var n int64
@@ -208,61 +219,7 @@ func readNumbers(name string, d *json.Decoder, to *map[string]int64) error {
 		}
 		numbers[member] = n
 	}
-	next(d) // the closing brace
+	d.next() // the closing brace
 	*to = numbers
 	return nil
-}
-
-// parseWhole parses a JSON number that is a whole number from 0 to 2^53, in any
-// notation: 1000, 1e3 and 1000.0 are the same.
-func parseWhole(number string) (n int64, problem string) {
-	const tooLarge = "must be at most " + amount.MaxText
-	if number[0] == '-' {
-		return 0, "must not be negative"
-	}
-	mantissa, exponent := number, 0
-	if i := strings.IndexAny(number, "eE"); i >= 0 {
-		const limit = math.MaxInt32 // Atoi returns the bound of an int if it overflows
-		e, _ := strconv.Atoi(number[i+1:])
-		mantissa, exponent = number[:i], max(-limit, min(e, limit))
-	}
-	integer, fraction, _ := strings.Cut(mantissa, ".")
-	digits := strings.TrimLeft(integer+fraction, "0")
-	significant := strings.TrimRight(digits, "0")
-	exponent += len(digits) - len(significant) - len(fraction)
-	switch {
-	case significant == "":
-		return 0, ""
-	case exponent < 0:
-		return 0, "must be a whole number"
-	case len(significant)+exponent > 16: // 2^53 has 16 digits
-		return 0, tooLarge
-	}
-	n, err := strconv.ParseInt(significant+strings.Repeat("0", exponent), 10, 64)
-	if err != nil || n > amount.Max {
-		return 0, tooLarge
-	}
-	return n, ""
-}
-
-// describe names a token in a message.
-func describe(t json.Token) string {
-	switch t := t.(type) {
-	case nil:
-		return "null"
-	case string:
-		return text.Quote(t)
-	case json.Number:
-		if len(t) > text.MaxShown {
-			return fmt.Sprintf("%s... (%d digits)", t[:text.MaxShown], len(t))
-		}
-		return string(t)
-	case json.Delim:
-		if t == '{' {
-			return "an object"
-		}
-		return "a list"
-	default:
-		return fmt.Sprint(t)
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 // object has a field of every kind.
@@ -91,8 +93,8 @@ func TestSuggestions(t *testing.T) {
 		{"x", ""},
 		{"", ""},
 	} {
-		if got := didYouMean(tt.name, known); got != tt.want {
-			t.Errorf("didYouMean(%q) = %q, want %q", tt.name, got, tt.want)
+		if got := nearest.DidYouMean(tt.name, known); got != tt.want {
+			t.Errorf("nearest.DidYouMean(%q) = %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }

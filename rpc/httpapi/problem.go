@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -129,10 +128,15 @@ func (a *api) write(w http.ResponseWriter, status int, body any) {
 		http.Error(w, internalProblem.Message, http.StatusInternalServerError)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	send(w, status, b.Bytes(), new(explain.Headers))
+}
+
+// send answers with a body that must not be cached, and with headers.
+func send(w http.ResponseWriter, status int, body []byte, h *explain.Headers) {
+	h.Add("Content-Type", "application/json")
+	h.Add("Cache-Control", "no-store")
+	h.AddNumber("Content-Length", int64(len(body)))
+	h.SetIn(w.Header())
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // an error means that the caller is gone
+	_, _ = w.Write(body) // an error means that the caller is gone
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/rpc/httpapi/statuspage"
 )
 
@@ -61,6 +62,33 @@ func (a *api) showPartitions(w http.ResponseWriter, r *http.Request) error {
 	}
 	a.write(w, http.StatusOK, answer)
 	return nil
+}
+
+// statusPath is the path of the status, as a page or as JSON.
+const statusPath = "/status"
+
+// leadToPage redirects a browser that asks for the root to the status page. It returns false
+// for other callers, and if there is no page. Nobody needs credentials to be told the path.
+func (a *api) leadToPage(w http.ResponseWriter, r *http.Request) bool {
+	if a.page == nil {
+		return false
+	}
+	h := w.Header()
+	h.Set("Vary", "Accept")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || !prefersHTML(r.Header.Values("Accept")) {
+		return false
+	}
+	h.Set("Cache-Control", "no-store")
+	http.Redirect(w, r, statusPath, http.StatusFound)
+	return true
+}
+
+// otherPath ends the message about a path that does not exist: it names one that does.
+func (a *api) otherPath(path string) string {
+	if path == "/" && a.status != nil {
+		return " (GET " + statusPath + " shows the node, POST /v1/check decides a call)"
+	}
+	return nearest.DidYouMean(path, a.paths)
 }
 
 // showStatus answers with JSON, or with a page if the caller prefers HTML.

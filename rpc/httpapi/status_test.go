@@ -126,3 +126,40 @@ func (n *node) doAccept(t testing.TB, method, accept string) answer {
 	}
 	return answer{w.StatusCode, w.Header, string(body)}
 }
+
+// TestRoot leads browsers from the root to the page, also those without credentials, and tells
+// others what there is.
+func TestRoot(t *testing.T) {
+	page := func() statuspage.Status { return statuspage.Status{} }
+	status := func() any { return struct{}{} }
+	for _, tt := range []struct {
+		name, method, accept string
+		page                 func() statuspage.Status
+		want                 int
+		location             string
+	}{
+		{"Chromium", http.MethodGet, chrome, page, http.StatusFound, "/status"},
+		{"a browser's HEAD", http.MethodHead, chrome, page, http.StatusFound, "/status"},
+		{"curl", http.MethodGet, "*/*", page, http.StatusNotFound, ""},
+		{"a client without Accept", http.MethodGet, "", page, http.StatusNotFound, ""},
+		{"a form", http.MethodPost, chrome, page, http.StatusNotFound, ""},
+		{"without a page", http.MethodGet, chrome, nil, http.StatusNotFound, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			api := New(Options{Service: pb.UnimplementedRateLimiterServer{}, Status: status, StatusPage: tt.page})
+			r := httptest.NewRequestWithContext(t.Context(), tt.method, "/", nil)
+			r.Header.Set("Accept", tt.accept)
+			w := httptest.NewRecorder()
+			api.ServeHTTP(w, r)
+			if w.Code != tt.want || w.Header().Get("Location") != tt.location {
+				t.Errorf("answer %d to %q, want %d to %q", w.Code, w.Header().Get("Location"), tt.want, tt.location)
+			}
+			if tt.want == http.StatusNotFound && !strings.Contains(w.Body.String(), "GET /status shows the node") {
+				t.Errorf("answer %s, want one that names /status", w.Body)
+			}
+			if vary := w.Header().Get("Vary"); tt.page != nil && vary != "Accept" {
+				t.Errorf("Vary %q, want Accept, because the answer depends on it", vary)
+			}
+		})
+	}
+}

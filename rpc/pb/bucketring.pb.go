@@ -28,6 +28,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Priority is the class of a call: what it must leave free of limits that keep headroom, and
+// whom it goes before among those that wait. A tier has a default and a highest class.
+type Priority int32
+
+const (
+	Priority_PRIORITY_UNSPECIFIED Priority = 0
+	Priority_PRIORITY_INTERACTIVE Priority = 1
+	Priority_PRIORITY_STANDARD    Priority = 2
+	Priority_PRIORITY_BATCH       Priority = 3
+)
+
+// Enum value maps for Priority.
+var (
+	Priority_name = map[int32]string{
+		0: "PRIORITY_UNSPECIFIED",
+		1: "PRIORITY_INTERACTIVE",
+		2: "PRIORITY_STANDARD",
+		3: "PRIORITY_BATCH",
+	}
+	Priority_value = map[string]int32{
+		"PRIORITY_UNSPECIFIED": 0,
+		"PRIORITY_INTERACTIVE": 1,
+		"PRIORITY_STANDARD":    2,
+		"PRIORITY_BATCH":       3,
+	}
+)
+
+func (x Priority) Enum() *Priority {
+	p := new(Priority)
+	*p = x
+	return p
+}
+
+func (x Priority) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Priority) Descriptor() protoreflect.EnumDescriptor {
+	return file_bucketring_v1_bucketring_proto_enumTypes[0].Descriptor()
+}
+
+func (Priority) Type() protoreflect.EnumType {
+	return &file_bucketring_v1_bucketring_proto_enumTypes[0]
+}
+
+func (x Priority) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Priority.Descriptor instead.
+func (Priority) EnumDescriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{0}
+}
+
 type Outcome int32
 
 const (
@@ -64,11 +118,11 @@ func (x Outcome) String() string {
 }
 
 func (Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_bucketring_v1_bucketring_proto_enumTypes[0].Descriptor()
+	return file_bucketring_v1_bucketring_proto_enumTypes[1].Descriptor()
 }
 
 func (Outcome) Type() protoreflect.EnumType {
-	return &file_bucketring_v1_bucketring_proto_enumTypes[0]
+	return &file_bucketring_v1_bucketring_proto_enumTypes[1]
 }
 
 func (x Outcome) Number() protoreflect.EnumNumber {
@@ -77,7 +131,7 @@ func (x Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome.Descriptor instead.
 func (Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{0}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{1}
 }
 
 type Reason int32
@@ -125,11 +179,11 @@ func (x Reason) String() string {
 }
 
 func (Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_bucketring_v1_bucketring_proto_enumTypes[1].Descriptor()
+	return file_bucketring_v1_bucketring_proto_enumTypes[2].Descriptor()
 }
 
 func (Reason) Type() protoreflect.EnumType {
-	return &file_bucketring_v1_bucketring_proto_enumTypes[1]
+	return &file_bucketring_v1_bucketring_proto_enumTypes[2]
 }
 
 func (x Reason) Number() protoreflect.EnumNumber {
@@ -138,7 +192,7 @@ func (x Reason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reason.Descriptor instead.
 func (Reason) EnumDescriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{1}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{2}
 }
 
 type Route int32
@@ -180,11 +234,11 @@ func (x Route) String() string {
 }
 
 func (Route) Descriptor() protoreflect.EnumDescriptor {
-	return file_bucketring_v1_bucketring_proto_enumTypes[2].Descriptor()
+	return file_bucketring_v1_bucketring_proto_enumTypes[3].Descriptor()
 }
 
 func (Route) Type() protoreflect.EnumType {
-	return &file_bucketring_v1_bucketring_proto_enumTypes[2]
+	return &file_bucketring_v1_bucketring_proto_enumTypes[3]
 }
 
 func (x Route) Number() protoreflect.EnumNumber {
@@ -193,7 +247,7 @@ func (x Route) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Route.Descriptor instead.
 func (Route) EnumDescriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{2}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{3}
 }
 
 type ReservationStatus int32
@@ -235,11 +289,11 @@ func (x ReservationStatus) String() string {
 }
 
 func (ReservationStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_bucketring_v1_bucketring_proto_enumTypes[3].Descriptor()
+	return file_bucketring_v1_bucketring_proto_enumTypes[4].Descriptor()
 }
 
 func (ReservationStatus) Type() protoreflect.EnumType {
-	return &file_bucketring_v1_bucketring_proto_enumTypes[3]
+	return &file_bucketring_v1_bucketring_proto_enumTypes[4]
 }
 
 func (x ReservationStatus) Number() protoreflect.EnumNumber {
@@ -248,7 +302,7 @@ func (x ReservationStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReservationStatus.Descriptor instead.
 func (ReservationStatus) EnumDescriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{3}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{4}
 }
 
 // Unit is a unit of the UTC clock. A week begins on Monday.
@@ -300,11 +354,11 @@ func (x Unit) String() string {
 }
 
 func (Unit) Descriptor() protoreflect.EnumDescriptor {
-	return file_bucketring_v1_bucketring_proto_enumTypes[4].Descriptor()
+	return file_bucketring_v1_bucketring_proto_enumTypes[5].Descriptor()
 }
 
 func (Unit) Type() protoreflect.EnumType {
-	return &file_bucketring_v1_bucketring_proto_enumTypes[4]
+	return &file_bucketring_v1_bucketring_proto_enumTypes[5]
 }
 
 func (x Unit) Number() protoreflect.EnumNumber {
@@ -313,7 +367,7 @@ func (x Unit) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Unit.Descriptor instead.
 func (Unit) EnumDescriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{4}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{5}
 }
 
 type CheckRequest struct {
@@ -334,7 +388,13 @@ type CheckRequest struct {
 	RequestId string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The service tier of the model by which the call is charged. Empty, or not in the
 	// policy: the normal price.
-	ServiceTier   string `protobuf:"bytes,9,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	ServiceTier string `protobuf:"bytes,9,opt,name=service_tier,json=serviceTier,proto3" json:"service_tier,omitempty"`
+	// How long the call may wait, if a limit denies it, until it fits. Absent: as long as the
+	// policy lets calls wait at that limit, which is the bound in any case. 0: it does not
+	// wait.
+	MaxWait *durationpb.Duration `protobuf:"bytes,10,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	// The class of the call. Absent: the default of the tier.
+	Priority      Priority `protobuf:"varint,11,opt,name=priority,proto3,enum=bucketring.v1.Priority" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,6 +492,20 @@ func (x *CheckRequest) GetServiceTier() string {
 	return ""
 }
 
+func (x *CheckRequest) GetMaxWait() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWait
+	}
+	return nil
+}
+
+func (x *CheckRequest) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
 type ReserveRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Key         string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -463,8 +537,11 @@ type ReserveRequest struct {
 	// it does not fit the whole capacity of a limit, the call is denied with the reason
 	// exceeds_capacity. Only with estimated_input.
 	KnownInputTokens int64 `protobuf:"varint,14,opt,name=known_input_tokens,json=knownInputTokens,proto3" json:"known_input_tokens,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// As for a check.
+	MaxWait       *durationpb.Duration `protobuf:"bytes,15,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	Priority      Priority             `protobuf:"varint,16,opt,name=priority,proto3,enum=bucketring.v1.Priority" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReserveRequest) Reset() {
@@ -593,6 +670,20 @@ func (x *ReserveRequest) GetKnownInputTokens() int64 {
 		return x.KnownInputTokens
 	}
 	return 0
+}
+
+func (x *ReserveRequest) GetMaxWait() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWait
+	}
+	return nil
+}
+
+func (x *ReserveRequest) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
 }
 
 type SettleRequest struct {
@@ -894,7 +985,22 @@ type Decision struct {
 	Replayed bool `protobuf:"varint,12,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	// Reserve only: a call without a bound of its own must be sent with
 	// granted_output_tokens as its bound, although the outcome is allowed.
-	BoundOutput   bool `protobuf:"varint,13,opt,name=bound_output,json=boundOutput,proto3" json:"bound_output,omitempty"`
+	BoundOutput bool `protobuf:"varint,13,opt,name=bound_output,json=boundOutput,proto3" json:"bound_output,omitempty"`
+	// Only of Exchange and between members: the call was denied, and may wait until it fits.
+	// Who asked sends it again by Wait.
+	MayWait bool `protobuf:"varint,14,opt,name=may_wait,json=mayWait,proto3" json:"may_wait,omitempty"`
+	// How long the call waited before it was admitted, or its time was over. Absent: it did
+	// not wait.
+	Waited *durationpb.Duration `protobuf:"bytes,15,opt,name=waited,proto3" json:"waited,omitempty"`
+	// Its place in line when it arrived there: 1 is the next. 0: it did not wait.
+	Place int64 `protobuf:"varint,16,opt,name=place,proto3" json:"place,omitempty"`
+	// The class of the call. Absent where neither the call, its tier nor a limit says
+	// anything of classes or waiting.
+	Priority Priority `protobuf:"varint,17,opt,name=priority,proto3,enum=bucketring.v1.Priority" json:"priority,omitempty"`
+	// Why a call that might have waited was denied at once: limit_full, key_full or line_full,
+	// because as many as may wait do, or too_late, because it would not fit in time. Then
+	// retry_after is the time with those who wait already.
+	WaitRefused   string `protobuf:"bytes,18,opt,name=wait_refused,json=waitRefused,proto3" json:"wait_refused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1020,6 +1126,41 @@ func (x *Decision) GetBoundOutput() bool {
 	return false
 }
 
+func (x *Decision) GetMayWait() bool {
+	if x != nil {
+		return x.MayWait
+	}
+	return false
+}
+
+func (x *Decision) GetWaited() *durationpb.Duration {
+	if x != nil {
+		return x.Waited
+	}
+	return nil
+}
+
+func (x *Decision) GetPlace() int64 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+func (x *Decision) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
+func (x *Decision) GetWaitRefused() string {
+	if x != nil {
+		return x.WaitRefused
+	}
+	return ""
+}
+
 type LimitState struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1051,7 +1192,11 @@ type LimitState struct {
 	PerModel bool `protobuf:"varint,15,opt,name=per_model,json=perModel,proto3" json:"per_model,omitempty"`
 	// What is left of a one-off credit, from which calls take what the limit has no room
 	// for. Peek only.
-	Credit        int64 `protobuf:"varint,16,opt,name=credit,proto3" json:"credit,omitempty"`
+	Credit int64 `protobuf:"varint,16,opt,name=credit,proto3" json:"credit,omitempty"`
+	// What the class of the call must leave free. remaining is without it.
+	Headroom int64 `protobuf:"varint,17,opt,name=headroom,proto3" json:"headroom,omitempty"`
+	// How long calls may wait at the limit. Absent: they may not.
+	MaxWait       *durationpb.Duration `protobuf:"bytes,18,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1196,6 +1341,20 @@ func (x *LimitState) GetCredit() int64 {
 		return x.Credit
 	}
 	return 0
+}
+
+func (x *LimitState) GetHeadroom() int64 {
+	if x != nil {
+		return x.Headroom
+	}
+	return 0
+}
+
+func (x *LimitState) GetMaxWait() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWait
+	}
+	return nil
 }
 
 type Settlement struct {
@@ -1540,9 +1699,11 @@ type Batch struct {
 	// The digest of the ring by which the sender chose this member.
 	Ring uint64 `protobuf:"fixed64,2,opt,name=ring,proto3" json:"ring,omitempty"`
 	// At most 512.
-	Items         []*Item `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Items []*Item `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
+	// Answers to this batch may have definitions, and results that refer to them.
+	TakesDefinitions bool `protobuf:"varint,4,opt,name=takes_definitions,json=takesDefinitions,proto3" json:"takes_definitions,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Batch) Reset() {
@@ -1596,6 +1757,13 @@ func (x *Batch) GetItems() []*Item {
 	return nil
 }
 
+func (x *Batch) GetTakesDefinitions() bool {
+	if x != nil {
+		return x.TakesDefinitions
+	}
+	return false
+}
+
 type Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Call:
@@ -1632,7 +1800,10 @@ type Item struct {
 	TakesSlice bool `protobuf:"varint,14,opt,name=takes_slice,json=takesSlice,proto3" json:"takes_slice,omitempty"`
 	// Of a call that is traced: the trace id, the id of the span that sends the item, and the
 	// flags, as in W3C's traceparent, in 16, 8 and 1 bytes. Absent: the call is not sampled.
-	Trace         []byte `protobuf:"bytes,16,opt,name=trace,proto3" json:"trace,omitempty"`
+	Trace []byte `protobuf:"bytes,16,opt,name=trace,proto3" json:"trace,omitempty"`
+	// Of Wait: how long the call has waited before, at another owner or on another stream. It
+	// goes before those that began to wait later.
+	WaitedNanos   int64 `protobuf:"varint,17,opt,name=waited_nanos,json=waitedNanos,proto3" json:"waited_nanos,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1804,6 +1975,13 @@ func (x *Item) GetTrace() []byte {
 	return nil
 }
 
+func (x *Item) GetWaitedNanos() int64 {
+	if x != nil {
+		return x.WaitedNanos
+	}
+	return 0
+}
+
 type isItem_Call interface {
 	isItem_Call()
 }
@@ -1866,6 +2044,116 @@ func (*Item_SliceRecall) isItem_Call() {}
 
 func (*Item_Admin) isItem_Call() {}
 
+// WaitMessage is of who asks.
+type WaitMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the sender, and not used twice on a stream.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The call that is to wait. Absent: the caller of the call with the number has gone; it
+	// leaves the line.
+	Item          *Item `protobuf:"bytes,2,opt,name=item,proto3" json:"item,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitMessage) Reset() {
+	*x = WaitMessage{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitMessage) ProtoMessage() {}
+
+func (x *WaitMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitMessage.ProtoReflect.Descriptor instead.
+func (*WaitMessage) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *WaitMessage) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *WaitMessage) GetItem() *Item {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
+// WaitAnswer is what became of a call that waited.
+type WaitAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// That of the message with the call.
+	Number        uint64  `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Result        *Result `protobuf:"bytes,2,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitAnswer) Reset() {
+	*x = WaitAnswer{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitAnswer) ProtoMessage() {}
+
+func (x *WaitAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitAnswer.ProtoReflect.Descriptor instead.
+func (*WaitAnswer) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WaitAnswer) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *WaitAnswer) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 // SliceReturn ends a slice. The owner gives back what was lent, and charges what was spent.
 // A return that arrives again changes nothing.
 type SliceReturn struct {
@@ -1880,14 +2168,16 @@ type SliceReturn struct {
 	Calls int64 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
 	// Reservations that were made from the slice and have not ended. The owner has them from
 	// now on. What they hold is not in spent.
-	Kept          []*KeptReservation `protobuf:"bytes,5,rep,name=kept,proto3" json:"kept,omitempty"`
+	Kept []*KeptReservation `protobuf:"bytes,5,rep,name=kept,proto3" json:"kept,omitempty"`
+	// Of a slice for reserves: what those have used that have ended. Absent: nothing.
+	Used          *SliceUsage `protobuf:"bytes,6,opt,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SliceReturn) Reset() {
 	*x = SliceReturn{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2189,7 @@ func (x *SliceReturn) String() string {
 func (*SliceReturn) ProtoMessage() {}
 
 func (x *SliceReturn) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[14]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2202,7 @@ func (x *SliceReturn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SliceReturn.ProtoReflect.Descriptor instead.
 func (*SliceReturn) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{14}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SliceReturn) GetKey() string {
@@ -1950,6 +2240,84 @@ func (x *SliceReturn) GetKept() []*KeptReservation {
 	return nil
 }
 
+func (x *SliceReturn) GetUsed() *SliceUsage {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+// SliceUsage is what reservations have used that were made from a slice, for metrics.
+type SliceUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With cached_input_tokens.
+	InputTokens       int64 `protobuf:"varint,1,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
+	CachedInputTokens int64 `protobuf:"varint,2,opt,name=cached_input_tokens,json=cachedInputTokens,proto3" json:"cached_input_tokens,omitempty"`
+	OutputTokens      int64 `protobuf:"varint,3,opt,name=output_tokens,json=outputTokens,proto3" json:"output_tokens,omitempty"`
+	// Millionths of a dollar.
+	SpendMicros   int64 `protobuf:"varint,4,opt,name=spend_micros,json=spendMicros,proto3" json:"spend_micros,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SliceUsage) Reset() {
+	*x = SliceUsage{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SliceUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SliceUsage) ProtoMessage() {}
+
+func (x *SliceUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SliceUsage.ProtoReflect.Descriptor instead.
+func (*SliceUsage) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SliceUsage) GetInputTokens() int64 {
+	if x != nil {
+		return x.InputTokens
+	}
+	return 0
+}
+
+func (x *SliceUsage) GetCachedInputTokens() int64 {
+	if x != nil {
+		return x.CachedInputTokens
+	}
+	return 0
+}
+
+func (x *SliceUsage) GetOutputTokens() int64 {
+	if x != nil {
+		return x.OutputTokens
+	}
+	return 0
+}
+
+func (x *SliceUsage) GetSpendMicros() int64 {
+	if x != nil {
+		return x.SpendMicros
+	}
+	return 0
+}
+
 // KeptReservation is a reservation that was made from a slice.
 type KeptReservation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1967,7 +2335,7 @@ type KeptReservation struct {
 
 func (x *KeptReservation) Reset() {
 	*x = KeptReservation{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1979,7 +2347,7 @@ func (x *KeptReservation) String() string {
 func (*KeptReservation) ProtoMessage() {}
 
 func (x *KeptReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[15]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1992,7 +2360,7 @@ func (x *KeptReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeptReservation.ProtoReflect.Descriptor instead.
 func (*KeptReservation) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{15}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *KeptReservation) GetRequest() *ReserveRequest {
@@ -2034,7 +2402,7 @@ type SliceRecall struct {
 
 func (x *SliceRecall) Reset() {
 	*x = SliceRecall{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2414,7 @@ func (x *SliceRecall) String() string {
 func (*SliceRecall) ProtoMessage() {}
 
 func (x *SliceRecall) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[16]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2427,7 @@ func (x *SliceRecall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SliceRecall.ProtoReflect.Descriptor instead.
 func (*SliceRecall) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{16}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SliceRecall) GetKey() string {
@@ -2088,15 +2456,18 @@ type CountRequest struct {
 	// for 10 minutes if the call was a replay. Empty: the call is not remembered.
 	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Of a replay: when the window ends, in Unix nanoseconds, in which the hits
-	// came. They count only until then.
-	WindowEnd     int64 `protobuf:"varint,8,opt,name=window_end,json=windowEnd,proto3" json:"window_end,omitempty"`
+	// came, or when the bucket of the throttle is full. They count only until then.
+	WindowEnd int64 `protobuf:"varint,8,opt,name=window_end,json=windowEnd,proto3" json:"window_end,omitempty"`
+	// In place of limit, unit and unit_multiplier: the hits are taken from a token bucket, all
+	// or none. The key alone names it.
+	Throttle      *Throttle `protobuf:"bytes,9,opt,name=throttle,proto3" json:"throttle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CountRequest) Reset() {
 	*x = CountRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2479,7 @@ func (x *CountRequest) String() string {
 func (*CountRequest) ProtoMessage() {}
 
 func (x *CountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[17]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2492,7 @@ func (x *CountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountRequest.ProtoReflect.Descriptor instead.
 func (*CountRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{17}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CountRequest) GetKey() string {
@@ -2180,21 +2551,94 @@ func (x *CountRequest) GetWindowEnd() int64 {
 	return 0
 }
 
+func (x *CountRequest) GetThrottle() *Throttle {
+	if x != nil {
+		return x.Throttle
+	}
+	return nil
+}
+
+// Throttle is a token bucket.
+type Throttle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What a full bucket has.
+	Capacity int64 `protobuf:"varint,1,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	// What is refilled in each period, continuously.
+	Count         int64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	PeriodNanos   int64 `protobuf:"varint,3,opt,name=period_nanos,json=periodNanos,proto3" json:"period_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Throttle) Reset() {
+	*x = Throttle{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Throttle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Throttle) ProtoMessage() {}
+
+func (x *Throttle) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
+func (*Throttle) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Throttle) GetCapacity() int64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *Throttle) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Throttle) GetPeriodNanos() int64 {
+	if x != nil {
+		return x.PeriodNanos
+	}
+	return 0
+}
+
 // Answers has one result per item of the batch with the same sequence, in its
 // order.
 type Answers struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The digest of the ring that the answering member has.
-	Ring          uint64    `protobuf:"fixed64,2,opt,name=ring,proto3" json:"ring,omitempty"`
-	Results       []*Result `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
+	Ring    uint64    `protobuf:"fixed64,2,opt,name=ring,proto3" json:"ring,omitempty"`
+	Results []*Result `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
+	// Limits to which the results of these and of all later answers of the stream may refer.
+	// Only if the batch takes them.
+	Definitions   []*LimitDefinition `protobuf:"bytes,4,rep,name=definitions,proto3" json:"definitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Answers) Reset() {
 	*x = Answers{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2206,7 +2650,7 @@ func (x *Answers) String() string {
 func (*Answers) ProtoMessage() {}
 
 func (x *Answers) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[18]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2219,7 +2663,7 @@ func (x *Answers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answers.ProtoReflect.Descriptor instead.
 func (*Answers) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{18}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Answers) GetSequence() uint64 {
@@ -2243,6 +2687,262 @@ func (x *Answers) GetResults() []*Result {
 	return nil
 }
 
+func (x *Answers) GetDefinitions() []*LimitDefinition {
+	if x != nil {
+		return x.Definitions
+	}
+	return nil
+}
+
+// LimitDefinition is what does not change of the state of a limit, with the meaning that it
+// has in LimitState.
+type LimitDefinition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the definitions of the stream, from 1. At most 1024.
+	Number        uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Dimension     string `protobuf:"bytes,3,opt,name=dimension,proto3" json:"dimension,omitempty"`
+	Algorithm     string `protobuf:"bytes,4,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	Limit         int64  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	Capacity      int64  `protobuf:"varint,6,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	WindowNanos   int64  `protobuf:"varint,7,opt,name=window_nanos,json=windowNanos,proto3" json:"window_nanos,omitempty"`
+	MaxWaitNanos  int64  `protobuf:"varint,8,opt,name=max_wait_nanos,json=maxWaitNanos,proto3" json:"max_wait_nanos,omitempty"`
+	Shadow        bool   `protobuf:"varint,9,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	Hidden        bool   `protobuf:"varint,10,opt,name=hidden,proto3" json:"hidden,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitDefinition) Reset() {
+	*x = LimitDefinition{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitDefinition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitDefinition) ProtoMessage() {}
+
+func (x *LimitDefinition) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitDefinition.ProtoReflect.Descriptor instead.
+func (*LimitDefinition) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *LimitDefinition) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *LimitDefinition) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LimitDefinition) GetDimension() string {
+	if x != nil {
+		return x.Dimension
+	}
+	return ""
+}
+
+func (x *LimitDefinition) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *LimitDefinition) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *LimitDefinition) GetCapacity() int64 {
+	if x != nil {
+		return x.Capacity
+	}
+	return 0
+}
+
+func (x *LimitDefinition) GetWindowNanos() int64 {
+	if x != nil {
+		return x.WindowNanos
+	}
+	return 0
+}
+
+func (x *LimitDefinition) GetMaxWaitNanos() int64 {
+	if x != nil {
+		return x.MaxWaitNanos
+	}
+	return 0
+}
+
+func (x *LimitDefinition) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+func (x *LimitDefinition) GetHidden() bool {
+	if x != nil {
+		return x.Hidden
+	}
+	return false
+}
+
+// LimitValues is what an answer says of a limit that is defined on its stream. The rest has
+// the meaning that it has in LimitState.
+type LimitValues struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the definition.
+	Definition uint32 `protobuf:"varint,1,opt,name=definition,proto3" json:"definition,omitempty"`
+	// The scope is that many bytes of the key of the call, from its beginning.
+	ScopeBytes uint32 `protobuf:"varint,2,opt,name=scope_bytes,json=scopeBytes,proto3" json:"scope_bytes,omitempty"`
+	Remaining  int64  `protobuf:"varint,3,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	Debt       int64  `protobuf:"varint,4,opt,name=debt,proto3" json:"debt,omitempty"`
+	Cost       int64  `protobuf:"varint,5,opt,name=cost,proto3" json:"cost,omitempty"`
+	// In Unix nanoseconds. 0: absent.
+	ResetNanos int64 `protobuf:"fixed64,6,opt,name=reset_nanos,json=resetNanos,proto3" json:"reset_nanos,omitempty"`
+	Exceeded   bool  `protobuf:"varint,7,opt,name=exceeded,proto3" json:"exceeded,omitempty"`
+	PerModel   bool  `protobuf:"varint,8,opt,name=per_model,json=perModel,proto3" json:"per_model,omitempty"`
+	Headroom   int64 `protobuf:"varint,9,opt,name=headroom,proto3" json:"headroom,omitempty"`
+	Credit     int64 `protobuf:"varint,10,opt,name=credit,proto3" json:"credit,omitempty"`
+	// 0: that of the definition. Calendar windows have different lengths.
+	WindowNanos   int64 `protobuf:"varint,11,opt,name=window_nanos,json=windowNanos,proto3" json:"window_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitValues) Reset() {
+	*x = LimitValues{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitValues) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitValues) ProtoMessage() {}
+
+func (x *LimitValues) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitValues.ProtoReflect.Descriptor instead.
+func (*LimitValues) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LimitValues) GetDefinition() uint32 {
+	if x != nil {
+		return x.Definition
+	}
+	return 0
+}
+
+func (x *LimitValues) GetScopeBytes() uint32 {
+	if x != nil {
+		return x.ScopeBytes
+	}
+	return 0
+}
+
+func (x *LimitValues) GetRemaining() int64 {
+	if x != nil {
+		return x.Remaining
+	}
+	return 0
+}
+
+func (x *LimitValues) GetDebt() int64 {
+	if x != nil {
+		return x.Debt
+	}
+	return 0
+}
+
+func (x *LimitValues) GetCost() int64 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *LimitValues) GetResetNanos() int64 {
+	if x != nil {
+		return x.ResetNanos
+	}
+	return 0
+}
+
+func (x *LimitValues) GetExceeded() bool {
+	if x != nil {
+		return x.Exceeded
+	}
+	return false
+}
+
+func (x *LimitValues) GetPerModel() bool {
+	if x != nil {
+		return x.PerModel
+	}
+	return false
+}
+
+func (x *LimitValues) GetHeadroom() int64 {
+	if x != nil {
+		return x.Headroom
+	}
+	return 0
+}
+
+func (x *LimitValues) GetCredit() int64 {
+	if x != nil {
+		return x.Credit
+	}
+	return 0
+}
+
+func (x *LimitValues) GetWindowNanos() int64 {
+	if x != nil {
+		return x.WindowNanos
+	}
+	return 0
+}
+
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Result:
@@ -2259,14 +2959,17 @@ type Result struct {
 	// The term of the partition at the member that answered.
 	Term uint64 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
 	// With the decision of an admitted check: what its sender may spend without asking.
-	Slice         *Slice `protobuf:"bytes,8,opt,name=slice,proto3" json:"slice,omitempty"`
+	Slice *Slice `protobuf:"bytes,8,opt,name=slice,proto3" json:"slice,omitempty"`
+	// The limits of a decision, a settlement or a peek, in place of those in it. Only of
+	// Exchange, if the batch takes definitions.
+	Values        []*LimitValues `protobuf:"bytes,11,rep,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2981,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[19]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2994,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{19}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Result) GetResult() isResult_Result {
@@ -2387,6 +3090,13 @@ func (x *Result) GetSlice() *Slice {
 	return nil
 }
 
+func (x *Result) GetValues() []*LimitValues {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 type isResult_Result interface {
 	isResult_Result()
 }
@@ -2449,7 +3159,7 @@ type SliceEnded struct {
 
 func (x *SliceEnded) Reset() {
 	*x = SliceEnded{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2461,7 +3171,7 @@ func (x *SliceEnded) String() string {
 func (*SliceEnded) ProtoMessage() {}
 
 func (x *SliceEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[20]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2474,7 +3184,7 @@ func (x *SliceEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SliceEnded.ProtoReflect.Descriptor instead.
 func (*SliceEnded) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{20}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
 }
 
 // Slice is a part of the limits of a key that the owner has charged and lends. Who holds it
@@ -2497,7 +3207,7 @@ type Slice struct {
 
 func (x *Slice) Reset() {
 	*x = Slice{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +3219,7 @@ func (x *Slice) String() string {
 func (*Slice) ProtoMessage() {}
 
 func (x *Slice) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[21]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +3232,7 @@ func (x *Slice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Slice.ProtoReflect.Descriptor instead.
 func (*Slice) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{21}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Slice) GetId() string {
@@ -2569,14 +3279,21 @@ type Counted struct {
 	Owner string `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`
 	Route Route  `protobuf:"varint,7,opt,name=route,proto3,enum=bucketring.v1.Route" json:"route,omitempty"`
 	// The answer of an earlier call with the same request id.
-	Replayed      bool `protobuf:"varint,8,opt,name=replayed,proto3" json:"replayed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Replayed bool `protobuf:"varint,8,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// The following fields are of a throttle, of which reset_nanos is when its bucket is full.
+	// There was too little in it: nothing was taken.
+	Limited bool `protobuf:"varint,9,opt,name=limited,proto3" json:"limited,omitempty"`
+	// What it has, in whole tokens.
+	Remaining int64 `protobuf:"varint,10,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	// If limited, when it has enough. Negative: never.
+	RetryAfterNanos int64 `protobuf:"varint,11,opt,name=retry_after_nanos,json=retryAfterNanos,proto3" json:"retry_after_nanos,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Counted) Reset() {
 	*x = Counted{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2588,7 +3305,7 @@ func (x *Counted) String() string {
 func (*Counted) ProtoMessage() {}
 
 func (x *Counted) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[22]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2601,7 +3318,7 @@ func (x *Counted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counted.ProtoReflect.Descriptor instead.
 func (*Counted) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{22}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Counted) GetLimit() int64 {
@@ -2660,6 +3377,27 @@ func (x *Counted) GetReplayed() bool {
 	return false
 }
 
+func (x *Counted) GetLimited() bool {
+	if x != nil {
+		return x.Limited
+	}
+	return false
+}
+
+func (x *Counted) GetRemaining() int64 {
+	if x != nil {
+		return x.Remaining
+	}
+	return 0
+}
+
+func (x *Counted) GetRetryAfterNanos() int64 {
+	if x != nil {
+		return x.RetryAfterNanos
+	}
+	return 0
+}
+
 type Redirect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty if the member knows of no owner.
@@ -2672,7 +3410,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +3422,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[23]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +3435,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{23}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Redirect) GetOwner() string {
@@ -2722,7 +3460,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +3472,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[24]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +3485,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{24}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{30}
 }
 
 // Ring says who owns which partition. The partition of a key is the xxHash64
@@ -2769,7 +3507,7 @@ type Ring struct {
 
 func (x *Ring) Reset() {
 	*x = Ring{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +3519,7 @@ func (x *Ring) String() string {
 func (*Ring) ProtoMessage() {}
 
 func (x *Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[25]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +3532,7 @@ func (x *Ring) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ring.ProtoReflect.Descriptor instead.
 func (*Ring) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{25}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Ring) GetNumber() uint64 {
@@ -2838,7 +3576,7 @@ type RingMember struct {
 
 func (x *RingMember) Reset() {
 	*x = RingMember{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +3588,7 @@ func (x *RingMember) String() string {
 func (*RingMember) ProtoMessage() {}
 
 func (x *RingMember) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[26]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +3601,7 @@ func (x *RingMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RingMember.ProtoReflect.Descriptor instead.
 func (*RingMember) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{26}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RingMember) GetName() string {
@@ -2899,7 +3637,7 @@ type LocateRequest struct {
 
 func (x *LocateRequest) Reset() {
 	*x = LocateRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3649,7 @@ func (x *LocateRequest) String() string {
 func (*LocateRequest) ProtoMessage() {}
 
 func (x *LocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[27]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3662,7 @@ func (x *LocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateRequest.ProtoReflect.Descriptor instead.
 func (*LocateRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{27}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LocateRequest) GetKeys() []string {
@@ -2951,7 +3689,7 @@ type LocateResponse struct {
 
 func (x *LocateResponse) Reset() {
 	*x = LocateResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2963,7 +3701,7 @@ func (x *LocateResponse) String() string {
 func (*LocateResponse) ProtoMessage() {}
 
 func (x *LocateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[28]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2976,7 +3714,7 @@ func (x *LocateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocateResponse.ProtoReflect.Descriptor instead.
 func (*LocateResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{28}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LocateResponse) GetLocations() []*Location {
@@ -3009,7 +3747,7 @@ type Location struct {
 
 func (x *Location) Reset() {
 	*x = Location{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3759,7 @@ func (x *Location) String() string {
 func (*Location) ProtoMessage() {}
 
 func (x *Location) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[29]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3772,7 @@ func (x *Location) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Location.ProtoReflect.Descriptor instead.
 func (*Location) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{29}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Location) GetKey() string {
@@ -3098,7 +3836,7 @@ type HotKeysRequest struct {
 
 func (x *HotKeysRequest) Reset() {
 	*x = HotKeysRequest{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3110,7 +3848,7 @@ func (x *HotKeysRequest) String() string {
 func (*HotKeysRequest) ProtoMessage() {}
 
 func (x *HotKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[30]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3123,7 +3861,7 @@ func (x *HotKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKeysRequest.ProtoReflect.Descriptor instead.
 func (*HotKeysRequest) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{30}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *HotKeysRequest) GetLimit() int32 {
@@ -3147,14 +3885,16 @@ type HotKeysResponse struct {
 	// Of the members that answered.
 	Members []*MemberRate `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
 	// The members that did not answer. Their keys are missing.
-	Unreachable   []string `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	Unreachable []string `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	// The limits at which most calls wait, those with the most first, at most 5.
+	Waiting       []*WaitingLimit `protobuf:"bytes,4,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HotKeysResponse) Reset() {
 	*x = HotKeysResponse{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3166,7 +3906,7 @@ func (x *HotKeysResponse) String() string {
 func (*HotKeysResponse) ProtoMessage() {}
 
 func (x *HotKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[31]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3179,7 +3919,7 @@ func (x *HotKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKeysResponse.ProtoReflect.Descriptor instead.
 func (*HotKeysResponse) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{31}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *HotKeysResponse) GetKeys() []*HotKey {
@@ -3199,6 +3939,170 @@ func (x *HotKeysResponse) GetMembers() []*MemberRate {
 func (x *HotKeysResponse) GetUnreachable() []string {
 	if x != nil {
 		return x.Unreachable
+	}
+	return nil
+}
+
+func (x *HotKeysResponse) GetWaiting() []*WaitingLimit {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+// WaitingCalls is how many calls wait, by class.
+type WaitingCalls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interactive   int64                  `protobuf:"varint,1,opt,name=interactive,proto3" json:"interactive,omitempty"`
+	Standard      int64                  `protobuf:"varint,2,opt,name=standard,proto3" json:"standard,omitempty"`
+	Batch         int64                  `protobuf:"varint,3,opt,name=batch,proto3" json:"batch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitingCalls) Reset() {
+	*x = WaitingCalls{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitingCalls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitingCalls) ProtoMessage() {}
+
+func (x *WaitingCalls) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitingCalls.ProtoReflect.Descriptor instead.
+func (*WaitingCalls) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *WaitingCalls) GetInteractive() int64 {
+	if x != nil {
+		return x.Interactive
+	}
+	return 0
+}
+
+func (x *WaitingCalls) GetStandard() int64 {
+	if x != nil {
+		return x.Standard
+	}
+	return 0
+}
+
+func (x *WaitingCalls) GetBatch() int64 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+// WaitingLimit is a limit at which calls wait.
+type WaitingLimit struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Scope     string                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Dimension string                 `protobuf:"bytes,3,opt,name=dimension,proto3" json:"dimension,omitempty"`
+	// Of a limit per model: "*" for calls without a model. Otherwise empty.
+	Model string `protobuf:"bytes,4,opt,name=model,proto3" json:"model,omitempty"`
+	// The member that decides, where they wait.
+	Owner string        `protobuf:"bytes,5,opt,name=owner,proto3" json:"owner,omitempty"`
+	Calls *WaitingCalls `protobuf:"bytes,6,opt,name=calls,proto3" json:"calls,omitempty"`
+	// How long the call waits that has waited longest.
+	Longest       *durationpb.Duration `protobuf:"bytes,7,opt,name=longest,proto3" json:"longest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitingLimit) Reset() {
+	*x = WaitingLimit{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitingLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitingLimit) ProtoMessage() {}
+
+func (x *WaitingLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitingLimit.ProtoReflect.Descriptor instead.
+func (*WaitingLimit) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *WaitingLimit) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *WaitingLimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WaitingLimit) GetDimension() string {
+	if x != nil {
+		return x.Dimension
+	}
+	return ""
+}
+
+func (x *WaitingLimit) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *WaitingLimit) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *WaitingLimit) GetCalls() *WaitingCalls {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+func (x *WaitingLimit) GetLongest() *durationpb.Duration {
+	if x != nil {
+		return x.Longest
 	}
 	return nil
 }
@@ -3236,7 +4140,7 @@ type HotKey struct {
 
 func (x *HotKey) Reset() {
 	*x = HotKey{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3248,7 +4152,7 @@ func (x *HotKey) String() string {
 func (*HotKey) ProtoMessage() {}
 
 func (x *HotKey) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[32]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3261,7 +4165,7 @@ func (x *HotKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HotKey.ProtoReflect.Descriptor instead.
 func (*HotKey) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{32}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HotKey) GetKey() string {
@@ -3358,7 +4262,7 @@ type SliceHolder struct {
 
 func (x *SliceHolder) Reset() {
 	*x = SliceHolder{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +4274,7 @@ func (x *SliceHolder) String() string {
 func (*SliceHolder) ProtoMessage() {}
 
 func (x *SliceHolder) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[33]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +4287,7 @@ func (x *SliceHolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SliceHolder.ProtoReflect.Descriptor instead.
 func (*SliceHolder) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{33}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SliceHolder) GetName() isSliceHolder_Name {
@@ -3457,7 +4361,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3469,7 +4373,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[34]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3482,7 +4386,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{34}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Asker) GetName() isAsker_Name {
@@ -3543,14 +4447,18 @@ type MemberRate struct {
 	// Of how many calls one was counted.
 	Sampling int32 `protobuf:"varint,3,opt,name=sampling,proto3" json:"sampling,omitempty"`
 	// Calls per second that others decide from slices of this member. rate is without them.
-	SliceRate     float64 `protobuf:"fixed64,4,opt,name=slice_rate,json=sliceRate,proto3" json:"slice_rate,omitempty"`
+	SliceRate float64 `protobuf:"fixed64,4,opt,name=slice_rate,json=sliceRate,proto3" json:"slice_rate,omitempty"`
+	// The calls that wait at this member, their owner. Absent if none do.
+	Waiting *WaitingCalls `protobuf:"bytes,5,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// What it has decided lately.
+	Traffic       *Traffic `protobuf:"bytes,6,opt,name=traffic,proto3" json:"traffic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MemberRate) Reset() {
 	*x = MemberRate{}
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3562,7 +4470,7 @@ func (x *MemberRate) String() string {
 func (*MemberRate) ProtoMessage() {}
 
 func (x *MemberRate) ProtoReflect() protoreflect.Message {
-	mi := &file_bucketring_v1_bucketring_proto_msgTypes[35]
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3575,7 +4483,7 @@ func (x *MemberRate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRate.ProtoReflect.Descriptor instead.
 func (*MemberRate) Descriptor() ([]byte, []int) {
-	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{35}
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *MemberRate) GetMember() string {
@@ -3606,11 +4514,279 @@ func (x *MemberRate) GetSliceRate() float64 {
 	return 0
 }
 
+func (x *MemberRate) GetWaiting() *WaitingCalls {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *MemberRate) GetTraffic() *Traffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+// Traffic is what a member has decided in the last five minutes, or since its start: checks
+// and reserves, and repeats of them, by their outcome.
+type Traffic struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	IntervalSeconds int32                  `protobuf:"varint,1,opt,name=interval_seconds,json=intervalSeconds,proto3" json:"interval_seconds,omitempty"`
+	// Those that are over, the oldest first.
+	Intervals []*TrafficInterval `protobuf:"bytes,2,rep,name=intervals,proto3" json:"intervals,omitempty"`
+	// All that follow are also of the interval that is not over.
+	Allowed  int64 `protobuf:"varint,3,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Degraded int64 `protobuf:"varint,4,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	Denied   int64 `protobuf:"varint,5,opt,name=denied,proto3" json:"denied,omitempty"`
+	// Of these, those that it decided without the owner of the key.
+	Fallback int64 `protobuf:"varint,6,opt,name=fallback,proto3" json:"fallback,omitempty"`
+	// Those that it allowed from slices of other members, which are not in allowed.
+	FromSlices int64 `protobuf:"varint,7,opt,name=from_slices,json=fromSlices,proto3" json:"from_slices,omitempty"`
+	// The most frequent kinds, at most 10, the most frequent first.
+	Denials       []*Denials `protobuf:"bytes,8,rep,name=denials,proto3" json:"denials,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Traffic) Reset() {
+	*x = Traffic{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Traffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Traffic) ProtoMessage() {}
+
+func (x *Traffic) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
+func (*Traffic) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Traffic) GetIntervalSeconds() int32 {
+	if x != nil {
+		return x.IntervalSeconds
+	}
+	return 0
+}
+
+func (x *Traffic) GetIntervals() []*TrafficInterval {
+	if x != nil {
+		return x.Intervals
+	}
+	return nil
+}
+
+func (x *Traffic) GetAllowed() int64 {
+	if x != nil {
+		return x.Allowed
+	}
+	return 0
+}
+
+func (x *Traffic) GetDegraded() int64 {
+	if x != nil {
+		return x.Degraded
+	}
+	return 0
+}
+
+func (x *Traffic) GetDenied() int64 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *Traffic) GetFallback() int64 {
+	if x != nil {
+		return x.Fallback
+	}
+	return 0
+}
+
+func (x *Traffic) GetFromSlices() int64 {
+	if x != nil {
+		return x.FromSlices
+	}
+	return 0
+}
+
+func (x *Traffic) GetDenials() []*Denials {
+	if x != nil {
+		return x.Denials
+	}
+	return nil
+}
+
+// TrafficInterval is what a member has decided in one interval.
+type TrafficInterval struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Allowed       int64                  `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Degraded      int64                  `protobuf:"varint,2,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	Denied        int64                  `protobuf:"varint,3,opt,name=denied,proto3" json:"denied,omitempty"`
+	FromSlices    int64                  `protobuf:"varint,4,opt,name=from_slices,json=fromSlices,proto3" json:"from_slices,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrafficInterval) Reset() {
+	*x = TrafficInterval{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrafficInterval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrafficInterval) ProtoMessage() {}
+
+func (x *TrafficInterval) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrafficInterval.ProtoReflect.Descriptor instead.
+func (*TrafficInterval) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *TrafficInterval) GetAllowed() int64 {
+	if x != nil {
+		return x.Allowed
+	}
+	return 0
+}
+
+func (x *TrafficInterval) GetDegraded() int64 {
+	if x != nil {
+		return x.Degraded
+	}
+	return 0
+}
+
+func (x *TrafficInterval) GetDenied() int64 {
+	if x != nil {
+		return x.Denied
+	}
+	return 0
+}
+
+func (x *TrafficInterval) GetFromSlices() int64 {
+	if x != nil {
+		return x.FromSlices
+	}
+	return 0
+}
+
+// Denials are those of one tier, by one limit, for one reason.
+type Denials struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tier  string                 `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"`
+	// The limit that denied. Absent if none did.
+	Limit         string `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Dimension     string `protobuf:"bytes,3,opt,name=dimension,proto3" json:"dimension,omitempty"`
+	Reason        Reason `protobuf:"varint,4,opt,name=reason,proto3,enum=bucketring.v1.Reason" json:"reason,omitempty"`
+	Calls         int64  `protobuf:"varint,5,opt,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Denials) Reset() {
+	*x = Denials{}
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Denials) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Denials) ProtoMessage() {}
+
+func (x *Denials) ProtoReflect() protoreflect.Message {
+	mi := &file_bucketring_v1_bucketring_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Denials.ProtoReflect.Descriptor instead.
+func (*Denials) Descriptor() ([]byte, []int) {
+	return file_bucketring_v1_bucketring_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Denials) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *Denials) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *Denials) GetDimension() string {
+	if x != nil {
+		return x.Dimension
+	}
+	return ""
+}
+
+func (x *Denials) GetReason() Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Reason_REASON_UNSPECIFIED
+}
+
+func (x *Denials) GetCalls() int64 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
 var File_bucketring_v1_bucketring_proto protoreflect.FileDescriptor
 
 const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\n" +
-	"\x1ebucketring/v1/bucketring.proto\x12\rbucketring.v1\x1a\x19bucketring/v1/admin.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x02\n" +
+	"\x1ebucketring/v1/bucketring.proto\x12\rbucketring.v1\x1a\x19bucketring/v1/admin.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x03\n" +
 	"\fCheckRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
@@ -3621,12 +4797,15 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05costs\x18\a \x03(\v2&.bucketring.v1.CheckRequest.CostsEntryR\x05costs\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\b \x01(\tR\trequestId\x12!\n" +
-	"\fservice_tier\x18\t \x01(\tR\vserviceTier\x1a8\n" +
+	"\fservice_tier\x18\t \x01(\tR\vserviceTier\x124\n" +
+	"\bmax_wait\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\amaxWait\x123\n" +
+	"\bpriority\x18\v \x01(\x0e2\x17.bucketring.v1.PriorityR\bpriority\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\v\n" +
-	"\t_requests\"\x8d\x05\n" +
+	"\t_requests\"\xf8\x05\n" +
 	"\x0eReserveRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
@@ -3644,7 +4823,9 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"request_id\x18\v \x01(\tR\trequestId\x12!\n" +
 	"\fservice_tier\x18\f \x01(\tR\vserviceTier\x12'\n" +
 	"\x0festimated_input\x18\r \x01(\bR\x0eestimatedInput\x12,\n" +
-	"\x12known_input_tokens\x18\x0e \x01(\x03R\x10knownInputTokens\x1a8\n" +
+	"\x12known_input_tokens\x18\x0e \x01(\x03R\x10knownInputTokens\x124\n" +
+	"\bmax_wait\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\amaxWait\x123\n" +
+	"\bpriority\x18\x10 \x01(\x0e2\x17.bucketring.v1.PriorityR\bpriority\x1a8\n" +
 	"\n" +
 	"CostsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -3691,7 +4872,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\vPeekRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
 	"\x04tier\x18\x02 \x01(\tR\x04tier\x12\x14\n" +
-	"\x05model\x18\x03 \x01(\tR\x05model\"\xb3\x04\n" +
+	"\x05model\x18\x03 \x01(\tR\x05model\"\xef\x05\n" +
 	"\bDecision\x120\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x16.bucketring.v1.OutcomeR\aoutcome\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.bucketring.v1.ReasonR\x06reason\x12\x1d\n" +
@@ -3708,10 +4889,15 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	" \x01(\tR\x05owner\x12*\n" +
 	"\x05route\x18\v \x01(\x0e2\x14.bucketring.v1.RouteR\x05route\x12\x1a\n" +
 	"\breplayed\x18\f \x01(\bR\breplayed\x12!\n" +
-	"\fbound_output\x18\r \x01(\bR\vboundOutputB\x18\n" +
+	"\fbound_output\x18\r \x01(\bR\vboundOutput\x12\x19\n" +
+	"\bmay_wait\x18\x0e \x01(\bR\amayWait\x121\n" +
+	"\x06waited\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x06waited\x12\x14\n" +
+	"\x05place\x18\x10 \x01(\x03R\x05place\x123\n" +
+	"\bpriority\x18\x11 \x01(\x0e2\x17.bucketring.v1.PriorityR\bpriority\x12!\n" +
+	"\fwait_refused\x18\x12 \x01(\tR\vwaitRefusedB\x18\n" +
 	"\x16_granted_output_tokensB\n" +
 	"\n" +
-	"\b_binding\"\xd5\x03\n" +
+	"\b_binding\"\xa7\x04\n" +
 	"\n" +
 	"LimitState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
@@ -3730,7 +4916,9 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\bcapacity\x18\r \x01(\x03R\bcapacity\x12\x16\n" +
 	"\x06hidden\x18\x0e \x01(\bR\x06hidden\x12\x1b\n" +
 	"\tper_model\x18\x0f \x01(\bR\bperModel\x12\x16\n" +
-	"\x06credit\x18\x10 \x01(\x03R\x06credit\"\x95\x02\n" +
+	"\x06credit\x18\x10 \x01(\x03R\x06credit\x12\x1a\n" +
+	"\bheadroom\x18\x11 \x01(\x03R\bheadroom\x124\n" +
+	"\bmax_wait\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"\x95\x02\n" +
 	"\n" +
 	"Settlement\x12\x1d\n" +
 	"\n" +
@@ -3755,11 +4943,12 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\fBatchRequest\x12)\n" +
 	"\x05items\x18\x01 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"@\n" +
 	"\rBatchResponse\x12/\n" +
-	"\aresults\x18\x01 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"b\n" +
+	"\aresults\x18\x01 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\x8f\x01\n" +
 	"\x05Batch\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12)\n" +
-	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\"\xe6\x05\n" +
+	"\x05items\x18\x03 \x03(\v2\x13.bucketring.v1.ItemR\x05items\x12+\n" +
+	"\x11takes_definitions\x18\x04 \x01(\bR\x10takesDefinitions\"\x89\x06\n" +
 	"\x04Item\x123\n" +
 	"\x05check\x18\x01 \x01(\v2\x1b.bucketring.v1.CheckRequestH\x00R\x05check\x129\n" +
 	"\areserve\x18\x02 \x01(\v2\x1d.bucketring.v1.ReserveRequestH\x00R\areserve\x126\n" +
@@ -3778,14 +4967,29 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\twithdrawn\x18\v \x01(\v2\x1b.bucketring.v1.CheckRequestR\twithdrawn\x12\x1f\n" +
 	"\vtakes_slice\x18\x0e \x01(\bR\n" +
 	"takesSlice\x12\x14\n" +
-	"\x05trace\x18\x10 \x01(\fR\x05traceB\x06\n" +
-	"\x04call\"\x95\x01\n" +
+	"\x05trace\x18\x10 \x01(\fR\x05trace\x12!\n" +
+	"\fwaited_nanos\x18\x11 \x01(\x03R\vwaitedNanosB\x06\n" +
+	"\x04call\"N\n" +
+	"\vWaitMessage\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12'\n" +
+	"\x04item\x18\x02 \x01(\v2\x13.bucketring.v1.ItemR\x04item\"S\n" +
+	"\n" +
+	"WaitAnswer\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12-\n" +
+	"\x06result\x18\x02 \x01(\v2\x15.bucketring.v1.ResultR\x06result\"\xc4\x01\n" +
 	"\vSliceReturn\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05slice\x18\x02 \x01(\tR\x05slice\x12\x14\n" +
 	"\x05spent\x18\x03 \x03(\x03R\x05spent\x12\x14\n" +
 	"\x05calls\x18\x04 \x01(\x03R\x05calls\x122\n" +
-	"\x04kept\x18\x05 \x03(\v2\x1e.bucketring.v1.KeptReservationR\x04kept\"\xb3\x01\n" +
+	"\x04kept\x18\x05 \x03(\v2\x1e.bucketring.v1.KeptReservationR\x04kept\x12-\n" +
+	"\x04used\x18\x06 \x01(\v2\x19.bucketring.v1.SliceUsageR\x04used\"\xa7\x01\n" +
+	"\n" +
+	"SliceUsage\x12!\n" +
+	"\finput_tokens\x18\x01 \x01(\x03R\vinputTokens\x12.\n" +
+	"\x13cached_input_tokens\x18\x02 \x01(\x03R\x11cachedInputTokens\x12#\n" +
+	"\routput_tokens\x18\x03 \x01(\x03R\foutputTokens\x12!\n" +
+	"\fspend_micros\x18\x04 \x01(\x03R\vspendMicros\"\xb3\x01\n" +
 	"\x0fKeptReservation\x127\n" +
 	"\arequest\x18\x01 \x01(\v2\x1d.bucketring.v1.ReserveRequestR\arequest\x12\x14\n" +
 	"\x05costs\x18\x02 \x03(\x03R\x05costs\x122\n" +
@@ -3793,7 +4997,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\n" +
 	"left_nanos\x18\x04 \x01(\x03R\tleftNanos\"\x1f\n" +
 	"\vSliceRecall\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\"\xf7\x01\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"\xac\x02\n" +
 	"\fCountRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x03R\x05limit\x12'\n" +
@@ -3804,11 +5008,46 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\a \x01(\tR\trequestId\x12\x1d\n" +
 	"\n" +
-	"window_end\x18\b \x01(\x03R\twindowEnd\"j\n" +
+	"window_end\x18\b \x01(\x03R\twindowEnd\x123\n" +
+	"\bthrottle\x18\t \x01(\v2\x17.bucketring.v1.ThrottleR\bthrottle\"_\n" +
+	"\bThrottle\x12\x1a\n" +
+	"\bcapacity\x18\x01 \x01(\x03R\bcapacity\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x03R\x05count\x12!\n" +
+	"\fperiod_nanos\x18\x03 \x01(\x03R\vperiodNanos\"\xac\x01\n" +
 	"\aAnswers\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x12\n" +
 	"\x04ring\x18\x02 \x01(\x06R\x04ring\x12/\n" +
-	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\"\x88\x04\n" +
+	"\aresults\x18\x03 \x03(\v2\x15.bucketring.v1.ResultR\aresults\x12@\n" +
+	"\vdefinitions\x18\x04 \x03(\v2\x1e.bucketring.v1.LimitDefinitionR\vdefinitions\"\xa4\x02\n" +
+	"\x0fLimitDefinition\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
+	"\tdimension\x18\x03 \x01(\tR\tdimension\x12\x1c\n" +
+	"\talgorithm\x18\x04 \x01(\tR\talgorithm\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x03R\x05limit\x12\x1a\n" +
+	"\bcapacity\x18\x06 \x01(\x03R\bcapacity\x12!\n" +
+	"\fwindow_nanos\x18\a \x01(\x03R\vwindowNanos\x12$\n" +
+	"\x0emax_wait_nanos\x18\b \x01(\x03R\fmaxWaitNanos\x12\x16\n" +
+	"\x06shadow\x18\t \x01(\bR\x06shadow\x12\x16\n" +
+	"\x06hidden\x18\n" +
+	" \x01(\bR\x06hidden\"\xc5\x02\n" +
+	"\vLimitValues\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x01 \x01(\rR\n" +
+	"definition\x12\x1f\n" +
+	"\vscope_bytes\x18\x02 \x01(\rR\n" +
+	"scopeBytes\x12\x1c\n" +
+	"\tremaining\x18\x03 \x01(\x03R\tremaining\x12\x12\n" +
+	"\x04debt\x18\x04 \x01(\x03R\x04debt\x12\x12\n" +
+	"\x04cost\x18\x05 \x01(\x03R\x04cost\x12\x1f\n" +
+	"\vreset_nanos\x18\x06 \x01(\x10R\n" +
+	"resetNanos\x12\x1a\n" +
+	"\bexceeded\x18\a \x01(\bR\bexceeded\x12\x1b\n" +
+	"\tper_model\x18\b \x01(\bR\bperModel\x12\x1a\n" +
+	"\bheadroom\x18\t \x01(\x03R\bheadroom\x12\x16\n" +
+	"\x06credit\x18\n" +
+	" \x01(\x03R\x06credit\x12!\n" +
+	"\fwindow_nanos\x18\v \x01(\x03R\vwindowNanos\"\xbc\x04\n" +
 	"\x06Result\x125\n" +
 	"\bdecision\x18\x01 \x01(\v2\x17.bucketring.v1.DecisionH\x00R\bdecision\x12;\n" +
 	"\n" +
@@ -3823,7 +5062,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x05admin\x18\n" +
 	" \x01(\v2\x1a.bucketring.v1.AdminAnswerH\x00R\x05admin\x12\x12\n" +
 	"\x04term\x18\x06 \x01(\x04R\x04term\x12*\n" +
-	"\x05slice\x18\b \x01(\v2\x14.bucketring.v1.SliceR\x05sliceB\b\n" +
+	"\x05slice\x18\b \x01(\v2\x14.bucketring.v1.SliceR\x05slice\x122\n" +
+	"\x06values\x18\v \x03(\v2\x1a.bucketring.v1.LimitValuesR\x06valuesB\b\n" +
 	"\x06result\"\f\n" +
 	"\n" +
 	"SliceEnded\"j\n" +
@@ -3832,7 +5072,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\aamounts\x18\x02 \x03(\x03R\aamounts\x12\x1f\n" +
 	"\vlease_nanos\x18\x03 \x01(\x03R\n" +
 	"leaseNanos\x12\x16\n" +
-	"\x06tariff\x18\x04 \x01(\fR\x06tariff\"\xe5\x01\n" +
+	"\x06tariff\x18\x04 \x01(\fR\x06tariff\"\xc9\x02\n" +
 	"\aCounted\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x03R\x05limit\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x03R\x04used\x12\x12\n" +
@@ -3843,7 +5083,11 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"resetNanos\x12\x14\n" +
 	"\x05owner\x18\x06 \x01(\tR\x05owner\x12*\n" +
 	"\x05route\x18\a \x01(\x0e2\x14.bucketring.v1.RouteR\x05route\x12\x1a\n" +
-	"\breplayed\x18\b \x01(\bR\breplayed\":\n" +
+	"\breplayed\x18\b \x01(\bR\breplayed\x12\x18\n" +
+	"\alimited\x18\t \x01(\bR\alimited\x12\x1c\n" +
+	"\tremaining\x18\n" +
+	" \x01(\x03R\tremaining\x12*\n" +
+	"\x11retry_after_nanos\x18\v \x01(\x03R\x0fretryAfterNanos\":\n" +
 	"\bRedirect\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x0e\n" +
@@ -3873,11 +5117,24 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x04term\x18\a \x01(\x04R\x04term\"<\n" +
 	"\x0eHotKeysRequest\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x14\n" +
-	"\x05alone\x18\x02 \x01(\bR\x05alone\"\x93\x01\n" +
+	"\x05alone\x18\x02 \x01(\bR\x05alone\"\xca\x01\n" +
 	"\x0fHotKeysResponse\x12)\n" +
 	"\x04keys\x18\x01 \x03(\v2\x15.bucketring.v1.HotKeyR\x04keys\x123\n" +
 	"\amembers\x18\x02 \x03(\v2\x19.bucketring.v1.MemberRateR\amembers\x12 \n" +
-	"\vunreachable\x18\x03 \x03(\tR\vunreachable\"\xd9\x02\n" +
+	"\vunreachable\x18\x03 \x03(\tR\vunreachable\x125\n" +
+	"\awaiting\x18\x04 \x03(\v2\x1b.bucketring.v1.WaitingLimitR\awaiting\"b\n" +
+	"\fWaitingCalls\x12 \n" +
+	"\vinteractive\x18\x01 \x01(\x03R\vinteractive\x12\x1a\n" +
+	"\bstandard\x18\x02 \x01(\x03R\bstandard\x12\x14\n" +
+	"\x05batch\x18\x03 \x01(\x03R\x05batch\"\xea\x01\n" +
+	"\fWaitingLimit\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
+	"\tdimension\x18\x03 \x01(\tR\tdimension\x12\x14\n" +
+	"\x05model\x18\x04 \x01(\tR\x05model\x12\x14\n" +
+	"\x05owner\x18\x05 \x01(\tR\x05owner\x121\n" +
+	"\x05calls\x18\x06 \x01(\v2\x1b.bucketring.v1.WaitingCallsR\x05calls\x123\n" +
+	"\alongest\x18\a \x01(\v2\x19.google.protobuf.DurationR\alongest\"\xd9\x02\n" +
 	"\x06HotKey\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x12\n" +
@@ -3903,14 +5160,43 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x06member\x18\x01 \x01(\tH\x00R\x06member\x12\x18\n" +
 	"\x06client\x18\x02 \x01(\tH\x00R\x06client\x12\x12\n" +
 	"\x04rate\x18\x03 \x01(\x01R\x04rateB\x06\n" +
-	"\x04name\"s\n" +
+	"\x04name\"\xdc\x01\n" +
 	"\n" +
 	"MemberRate\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
 	"\x04rate\x18\x02 \x01(\x01R\x04rate\x12\x1a\n" +
 	"\bsampling\x18\x03 \x01(\x05R\bsampling\x12\x1d\n" +
 	"\n" +
-	"slice_rate\x18\x04 \x01(\x01R\tsliceRate*a\n" +
+	"slice_rate\x18\x04 \x01(\x01R\tsliceRate\x125\n" +
+	"\awaiting\x18\x05 \x01(\v2\x1b.bucketring.v1.WaitingCallsR\awaiting\x120\n" +
+	"\atraffic\x18\x06 \x01(\v2\x16.bucketring.v1.TrafficR\atraffic\"\xaf\x02\n" +
+	"\aTraffic\x12)\n" +
+	"\x10interval_seconds\x18\x01 \x01(\x05R\x0fintervalSeconds\x12<\n" +
+	"\tintervals\x18\x02 \x03(\v2\x1e.bucketring.v1.TrafficIntervalR\tintervals\x12\x18\n" +
+	"\aallowed\x18\x03 \x01(\x03R\aallowed\x12\x1a\n" +
+	"\bdegraded\x18\x04 \x01(\x03R\bdegraded\x12\x16\n" +
+	"\x06denied\x18\x05 \x01(\x03R\x06denied\x12\x1a\n" +
+	"\bfallback\x18\x06 \x01(\x03R\bfallback\x12\x1f\n" +
+	"\vfrom_slices\x18\a \x01(\x03R\n" +
+	"fromSlices\x120\n" +
+	"\adenials\x18\b \x03(\v2\x16.bucketring.v1.DenialsR\adenials\"\x80\x01\n" +
+	"\x0fTrafficInterval\x12\x18\n" +
+	"\aallowed\x18\x01 \x01(\x03R\aallowed\x12\x1a\n" +
+	"\bdegraded\x18\x02 \x01(\x03R\bdegraded\x12\x16\n" +
+	"\x06denied\x18\x03 \x01(\x03R\x06denied\x12\x1f\n" +
+	"\vfrom_slices\x18\x04 \x01(\x03R\n" +
+	"fromSlices\"\x96\x01\n" +
+	"\aDenials\x12\x12\n" +
+	"\x04tier\x18\x01 \x01(\tR\x04tier\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\tR\x05limit\x12\x1c\n" +
+	"\tdimension\x18\x03 \x01(\tR\tdimension\x12-\n" +
+	"\x06reason\x18\x04 \x01(\x0e2\x15.bucketring.v1.ReasonR\x06reason\x12\x14\n" +
+	"\x05calls\x18\x05 \x01(\x03R\x05calls*i\n" +
+	"\bPriority\x12\x18\n" +
+	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14PRIORITY_INTERACTIVE\x10\x01\x12\x15\n" +
+	"\x11PRIORITY_STANDARD\x10\x02\x12\x12\n" +
+	"\x0ePRIORITY_BATCH\x10\x03*a\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fOUTCOME_ALLOWED\x10\x01\x12\x14\n" +
@@ -3945,7 +5231,7 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\tUNIT_WEEK\x10\x05\x12\x0e\n" +
 	"\n" +
 	"UNIT_MONTH\x10\x06\x12\r\n" +
-	"\tUNIT_YEAR\x10\a2\xa6\x05\n" +
+	"\tUNIT_YEAR\x10\a2\xe9\x05\n" +
 	"\vRateLimiter\x12=\n" +
 	"\x05Check\x12\x1b.bucketring.v1.CheckRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
 	"\aReserve\x12\x1d.bucketring.v1.ReserveRequest\x1a\x17.bucketring.v1.Decision\x12A\n" +
@@ -3953,7 +5239,8 @@ const file_bucketring_v1_bucketring_proto_rawDesc = "" +
 	"\x06Cancel\x12\x1c.bucketring.v1.CancelRequest\x1a\x19.bucketring.v1.Settlement\x12?\n" +
 	"\x04Peek\x12\x1a.bucketring.v1.PeekRequest\x1a\x1b.bucketring.v1.PeekResponse\x12B\n" +
 	"\x05Batch\x12\x1b.bucketring.v1.BatchRequest\x1a\x1c.bucketring.v1.BatchResponse\x12<\n" +
-	"\bExchange\x12\x14.bucketring.v1.Batch\x1a\x16.bucketring.v1.Answers(\x010\x01\x12;\n" +
+	"\bExchange\x12\x14.bucketring.v1.Batch\x1a\x16.bucketring.v1.Answers(\x010\x01\x12A\n" +
+	"\x04Wait\x12\x1a.bucketring.v1.WaitMessage\x1a\x19.bucketring.v1.WaitAnswer(\x010\x01\x12;\n" +
 	"\x05Watch\x12\x1b.bucketring.v1.WatchRequest\x1a\x13.bucketring.v1.Ring0\x01\x12E\n" +
 	"\x06Locate\x12\x1c.bucketring.v1.LocateRequest\x1a\x1d.bucketring.v1.LocateResponse\x12H\n" +
 	"\aHotKeys\x12\x1d.bucketring.v1.HotKeysRequest\x1a\x1e.bucketring.v1.HotKeysResponseB,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
@@ -3970,134 +5257,169 @@ func file_bucketring_v1_bucketring_proto_rawDescGZIP() []byte {
 	return file_bucketring_v1_bucketring_proto_rawDescData
 }
 
-var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_bucketring_v1_bucketring_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_bucketring_v1_bucketring_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_bucketring_v1_bucketring_proto_goTypes = []any{
-	(Outcome)(0),                  // 0: bucketring.v1.Outcome
-	(Reason)(0),                   // 1: bucketring.v1.Reason
-	(Route)(0),                    // 2: bucketring.v1.Route
-	(ReservationStatus)(0),        // 3: bucketring.v1.ReservationStatus
-	(Unit)(0),                     // 4: bucketring.v1.Unit
-	(*CheckRequest)(nil),          // 5: bucketring.v1.CheckRequest
-	(*ReserveRequest)(nil),        // 6: bucketring.v1.ReserveRequest
-	(*SettleRequest)(nil),         // 7: bucketring.v1.SettleRequest
-	(*CancelRequest)(nil),         // 8: bucketring.v1.CancelRequest
-	(*PeekRequest)(nil),           // 9: bucketring.v1.PeekRequest
-	(*Decision)(nil),              // 10: bucketring.v1.Decision
-	(*LimitState)(nil),            // 11: bucketring.v1.LimitState
-	(*Settlement)(nil),            // 12: bucketring.v1.Settlement
-	(*PeekResponse)(nil),          // 13: bucketring.v1.PeekResponse
-	(*Error)(nil),                 // 14: bucketring.v1.Error
-	(*BatchRequest)(nil),          // 15: bucketring.v1.BatchRequest
-	(*BatchResponse)(nil),         // 16: bucketring.v1.BatchResponse
-	(*Batch)(nil),                 // 17: bucketring.v1.Batch
-	(*Item)(nil),                  // 18: bucketring.v1.Item
-	(*SliceReturn)(nil),           // 19: bucketring.v1.SliceReturn
-	(*KeptReservation)(nil),       // 20: bucketring.v1.KeptReservation
-	(*SliceRecall)(nil),           // 21: bucketring.v1.SliceRecall
-	(*CountRequest)(nil),          // 22: bucketring.v1.CountRequest
-	(*Answers)(nil),               // 23: bucketring.v1.Answers
-	(*Result)(nil),                // 24: bucketring.v1.Result
-	(*SliceEnded)(nil),            // 25: bucketring.v1.SliceEnded
-	(*Slice)(nil),                 // 26: bucketring.v1.Slice
-	(*Counted)(nil),               // 27: bucketring.v1.Counted
-	(*Redirect)(nil),              // 28: bucketring.v1.Redirect
-	(*WatchRequest)(nil),          // 29: bucketring.v1.WatchRequest
-	(*Ring)(nil),                  // 30: bucketring.v1.Ring
-	(*RingMember)(nil),            // 31: bucketring.v1.RingMember
-	(*LocateRequest)(nil),         // 32: bucketring.v1.LocateRequest
-	(*LocateResponse)(nil),        // 33: bucketring.v1.LocateResponse
-	(*Location)(nil),              // 34: bucketring.v1.Location
-	(*HotKeysRequest)(nil),        // 35: bucketring.v1.HotKeysRequest
-	(*HotKeysResponse)(nil),       // 36: bucketring.v1.HotKeysResponse
-	(*HotKey)(nil),                // 37: bucketring.v1.HotKey
-	(*SliceHolder)(nil),           // 38: bucketring.v1.SliceHolder
-	(*Asker)(nil),                 // 39: bucketring.v1.Asker
-	(*MemberRate)(nil),            // 40: bucketring.v1.MemberRate
-	nil,                           // 41: bucketring.v1.CheckRequest.CostsEntry
-	nil,                           // 42: bucketring.v1.ReserveRequest.CostsEntry
-	nil,                           // 43: bucketring.v1.SettleRequest.CostsEntry
-	(*durationpb.Duration)(nil),   // 44: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
-	(*AdminCall)(nil),             // 46: bucketring.v1.AdminCall
-	(*AdminAnswer)(nil),           // 47: bucketring.v1.AdminAnswer
+	(Priority)(0),                 // 0: bucketring.v1.Priority
+	(Outcome)(0),                  // 1: bucketring.v1.Outcome
+	(Reason)(0),                   // 2: bucketring.v1.Reason
+	(Route)(0),                    // 3: bucketring.v1.Route
+	(ReservationStatus)(0),        // 4: bucketring.v1.ReservationStatus
+	(Unit)(0),                     // 5: bucketring.v1.Unit
+	(*CheckRequest)(nil),          // 6: bucketring.v1.CheckRequest
+	(*ReserveRequest)(nil),        // 7: bucketring.v1.ReserveRequest
+	(*SettleRequest)(nil),         // 8: bucketring.v1.SettleRequest
+	(*CancelRequest)(nil),         // 9: bucketring.v1.CancelRequest
+	(*PeekRequest)(nil),           // 10: bucketring.v1.PeekRequest
+	(*Decision)(nil),              // 11: bucketring.v1.Decision
+	(*LimitState)(nil),            // 12: bucketring.v1.LimitState
+	(*Settlement)(nil),            // 13: bucketring.v1.Settlement
+	(*PeekResponse)(nil),          // 14: bucketring.v1.PeekResponse
+	(*Error)(nil),                 // 15: bucketring.v1.Error
+	(*BatchRequest)(nil),          // 16: bucketring.v1.BatchRequest
+	(*BatchResponse)(nil),         // 17: bucketring.v1.BatchResponse
+	(*Batch)(nil),                 // 18: bucketring.v1.Batch
+	(*Item)(nil),                  // 19: bucketring.v1.Item
+	(*WaitMessage)(nil),           // 20: bucketring.v1.WaitMessage
+	(*WaitAnswer)(nil),            // 21: bucketring.v1.WaitAnswer
+	(*SliceReturn)(nil),           // 22: bucketring.v1.SliceReturn
+	(*SliceUsage)(nil),            // 23: bucketring.v1.SliceUsage
+	(*KeptReservation)(nil),       // 24: bucketring.v1.KeptReservation
+	(*SliceRecall)(nil),           // 25: bucketring.v1.SliceRecall
+	(*CountRequest)(nil),          // 26: bucketring.v1.CountRequest
+	(*Throttle)(nil),              // 27: bucketring.v1.Throttle
+	(*Answers)(nil),               // 28: bucketring.v1.Answers
+	(*LimitDefinition)(nil),       // 29: bucketring.v1.LimitDefinition
+	(*LimitValues)(nil),           // 30: bucketring.v1.LimitValues
+	(*Result)(nil),                // 31: bucketring.v1.Result
+	(*SliceEnded)(nil),            // 32: bucketring.v1.SliceEnded
+	(*Slice)(nil),                 // 33: bucketring.v1.Slice
+	(*Counted)(nil),               // 34: bucketring.v1.Counted
+	(*Redirect)(nil),              // 35: bucketring.v1.Redirect
+	(*WatchRequest)(nil),          // 36: bucketring.v1.WatchRequest
+	(*Ring)(nil),                  // 37: bucketring.v1.Ring
+	(*RingMember)(nil),            // 38: bucketring.v1.RingMember
+	(*LocateRequest)(nil),         // 39: bucketring.v1.LocateRequest
+	(*LocateResponse)(nil),        // 40: bucketring.v1.LocateResponse
+	(*Location)(nil),              // 41: bucketring.v1.Location
+	(*HotKeysRequest)(nil),        // 42: bucketring.v1.HotKeysRequest
+	(*HotKeysResponse)(nil),       // 43: bucketring.v1.HotKeysResponse
+	(*WaitingCalls)(nil),          // 44: bucketring.v1.WaitingCalls
+	(*WaitingLimit)(nil),          // 45: bucketring.v1.WaitingLimit
+	(*HotKey)(nil),                // 46: bucketring.v1.HotKey
+	(*SliceHolder)(nil),           // 47: bucketring.v1.SliceHolder
+	(*Asker)(nil),                 // 48: bucketring.v1.Asker
+	(*MemberRate)(nil),            // 49: bucketring.v1.MemberRate
+	(*Traffic)(nil),               // 50: bucketring.v1.Traffic
+	(*TrafficInterval)(nil),       // 51: bucketring.v1.TrafficInterval
+	(*Denials)(nil),               // 52: bucketring.v1.Denials
+	nil,                           // 53: bucketring.v1.CheckRequest.CostsEntry
+	nil,                           // 54: bucketring.v1.ReserveRequest.CostsEntry
+	nil,                           // 55: bucketring.v1.SettleRequest.CostsEntry
+	(*durationpb.Duration)(nil),   // 56: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 57: google.protobuf.Timestamp
+	(*AdminCall)(nil),             // 58: bucketring.v1.AdminCall
+	(*AdminAnswer)(nil),           // 59: bucketring.v1.AdminAnswer
 }
 var file_bucketring_v1_bucketring_proto_depIdxs = []int32{
-	41, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
-	42, // 1: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
-	43, // 2: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
-	6,  // 3: bucketring.v1.SettleRequest.reservation:type_name -> bucketring.v1.ReserveRequest
-	0,  // 4: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
-	1,  // 5: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
-	44, // 6: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
-	11, // 7: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
-	2,  // 8: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
-	45, // 9: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
-	44, // 10: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
-	3,  // 11: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
-	11, // 12: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
-	2,  // 13: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
-	11, // 14: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
-	2,  // 15: bucketring.v1.PeekResponse.route:type_name -> bucketring.v1.Route
-	18, // 16: bucketring.v1.BatchRequest.items:type_name -> bucketring.v1.Item
-	24, // 17: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
-	18, // 18: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
-	5,  // 19: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
-	6,  // 20: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
-	7,  // 21: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
-	8,  // 22: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
-	9,  // 23: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
-	22, // 24: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
-	19, // 25: bucketring.v1.Item.slice_return:type_name -> bucketring.v1.SliceReturn
-	21, // 26: bucketring.v1.Item.slice_recall:type_name -> bucketring.v1.SliceRecall
-	46, // 27: bucketring.v1.Item.admin:type_name -> bucketring.v1.AdminCall
-	5,  // 28: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
-	20, // 29: bucketring.v1.SliceReturn.kept:type_name -> bucketring.v1.KeptReservation
-	6,  // 30: bucketring.v1.KeptReservation.request:type_name -> bucketring.v1.ReserveRequest
-	4,  // 31: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
-	24, // 32: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
-	10, // 33: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
-	12, // 34: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
-	13, // 35: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
-	14, // 36: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
-	28, // 37: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
-	27, // 38: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
-	25, // 39: bucketring.v1.Result.slice_ended:type_name -> bucketring.v1.SliceEnded
-	47, // 40: bucketring.v1.Result.admin:type_name -> bucketring.v1.AdminAnswer
-	26, // 41: bucketring.v1.Result.slice:type_name -> bucketring.v1.Slice
-	2,  // 42: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
-	31, // 43: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
-	34, // 44: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
-	37, // 45: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
-	40, // 46: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
-	11, // 47: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
-	39, // 48: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
-	38, // 49: bucketring.v1.HotKey.holders:type_name -> bucketring.v1.SliceHolder
-	5,  // 50: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
-	6,  // 51: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
-	7,  // 52: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
-	8,  // 53: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
-	9,  // 54: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
-	15, // 55: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
-	17, // 56: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
-	29, // 57: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
-	32, // 58: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
-	35, // 59: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
-	10, // 60: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
-	10, // 61: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
-	12, // 62: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
-	12, // 63: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
-	13, // 64: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
-	16, // 65: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
-	23, // 66: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
-	30, // 67: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
-	33, // 68: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
-	36, // 69: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
-	60, // [60:70] is the sub-list for method output_type
-	50, // [50:60] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	53, // 0: bucketring.v1.CheckRequest.costs:type_name -> bucketring.v1.CheckRequest.CostsEntry
+	56, // 1: bucketring.v1.CheckRequest.max_wait:type_name -> google.protobuf.Duration
+	0,  // 2: bucketring.v1.CheckRequest.priority:type_name -> bucketring.v1.Priority
+	54, // 3: bucketring.v1.ReserveRequest.costs:type_name -> bucketring.v1.ReserveRequest.CostsEntry
+	56, // 4: bucketring.v1.ReserveRequest.max_wait:type_name -> google.protobuf.Duration
+	0,  // 5: bucketring.v1.ReserveRequest.priority:type_name -> bucketring.v1.Priority
+	55, // 6: bucketring.v1.SettleRequest.costs:type_name -> bucketring.v1.SettleRequest.CostsEntry
+	7,  // 7: bucketring.v1.SettleRequest.reservation:type_name -> bucketring.v1.ReserveRequest
+	1,  // 8: bucketring.v1.Decision.outcome:type_name -> bucketring.v1.Outcome
+	2,  // 9: bucketring.v1.Decision.reason:type_name -> bucketring.v1.Reason
+	56, // 10: bucketring.v1.Decision.retry_after:type_name -> google.protobuf.Duration
+	12, // 11: bucketring.v1.Decision.limits:type_name -> bucketring.v1.LimitState
+	3,  // 12: bucketring.v1.Decision.route:type_name -> bucketring.v1.Route
+	56, // 13: bucketring.v1.Decision.waited:type_name -> google.protobuf.Duration
+	0,  // 14: bucketring.v1.Decision.priority:type_name -> bucketring.v1.Priority
+	57, // 15: bucketring.v1.LimitState.reset_at:type_name -> google.protobuf.Timestamp
+	56, // 16: bucketring.v1.LimitState.window:type_name -> google.protobuf.Duration
+	56, // 17: bucketring.v1.LimitState.max_wait:type_name -> google.protobuf.Duration
+	4,  // 18: bucketring.v1.Settlement.status:type_name -> bucketring.v1.ReservationStatus
+	12, // 19: bucketring.v1.Settlement.limits:type_name -> bucketring.v1.LimitState
+	3,  // 20: bucketring.v1.Settlement.route:type_name -> bucketring.v1.Route
+	12, // 21: bucketring.v1.PeekResponse.limits:type_name -> bucketring.v1.LimitState
+	3,  // 22: bucketring.v1.PeekResponse.route:type_name -> bucketring.v1.Route
+	19, // 23: bucketring.v1.BatchRequest.items:type_name -> bucketring.v1.Item
+	31, // 24: bucketring.v1.BatchResponse.results:type_name -> bucketring.v1.Result
+	19, // 25: bucketring.v1.Batch.items:type_name -> bucketring.v1.Item
+	6,  // 26: bucketring.v1.Item.check:type_name -> bucketring.v1.CheckRequest
+	7,  // 27: bucketring.v1.Item.reserve:type_name -> bucketring.v1.ReserveRequest
+	8,  // 28: bucketring.v1.Item.settle:type_name -> bucketring.v1.SettleRequest
+	9,  // 29: bucketring.v1.Item.cancel:type_name -> bucketring.v1.CancelRequest
+	10, // 30: bucketring.v1.Item.peek:type_name -> bucketring.v1.PeekRequest
+	26, // 31: bucketring.v1.Item.count:type_name -> bucketring.v1.CountRequest
+	22, // 32: bucketring.v1.Item.slice_return:type_name -> bucketring.v1.SliceReturn
+	25, // 33: bucketring.v1.Item.slice_recall:type_name -> bucketring.v1.SliceRecall
+	58, // 34: bucketring.v1.Item.admin:type_name -> bucketring.v1.AdminCall
+	6,  // 35: bucketring.v1.Item.withdrawn:type_name -> bucketring.v1.CheckRequest
+	19, // 36: bucketring.v1.WaitMessage.item:type_name -> bucketring.v1.Item
+	31, // 37: bucketring.v1.WaitAnswer.result:type_name -> bucketring.v1.Result
+	24, // 38: bucketring.v1.SliceReturn.kept:type_name -> bucketring.v1.KeptReservation
+	23, // 39: bucketring.v1.SliceReturn.used:type_name -> bucketring.v1.SliceUsage
+	7,  // 40: bucketring.v1.KeptReservation.request:type_name -> bucketring.v1.ReserveRequest
+	5,  // 41: bucketring.v1.CountRequest.unit:type_name -> bucketring.v1.Unit
+	27, // 42: bucketring.v1.CountRequest.throttle:type_name -> bucketring.v1.Throttle
+	31, // 43: bucketring.v1.Answers.results:type_name -> bucketring.v1.Result
+	29, // 44: bucketring.v1.Answers.definitions:type_name -> bucketring.v1.LimitDefinition
+	11, // 45: bucketring.v1.Result.decision:type_name -> bucketring.v1.Decision
+	13, // 46: bucketring.v1.Result.settlement:type_name -> bucketring.v1.Settlement
+	14, // 47: bucketring.v1.Result.limits:type_name -> bucketring.v1.PeekResponse
+	15, // 48: bucketring.v1.Result.error:type_name -> bucketring.v1.Error
+	35, // 49: bucketring.v1.Result.redirect:type_name -> bucketring.v1.Redirect
+	34, // 50: bucketring.v1.Result.counted:type_name -> bucketring.v1.Counted
+	32, // 51: bucketring.v1.Result.slice_ended:type_name -> bucketring.v1.SliceEnded
+	59, // 52: bucketring.v1.Result.admin:type_name -> bucketring.v1.AdminAnswer
+	33, // 53: bucketring.v1.Result.slice:type_name -> bucketring.v1.Slice
+	30, // 54: bucketring.v1.Result.values:type_name -> bucketring.v1.LimitValues
+	3,  // 55: bucketring.v1.Counted.route:type_name -> bucketring.v1.Route
+	38, // 56: bucketring.v1.Ring.members:type_name -> bucketring.v1.RingMember
+	41, // 57: bucketring.v1.LocateResponse.locations:type_name -> bucketring.v1.Location
+	46, // 58: bucketring.v1.HotKeysResponse.keys:type_name -> bucketring.v1.HotKey
+	49, // 59: bucketring.v1.HotKeysResponse.members:type_name -> bucketring.v1.MemberRate
+	45, // 60: bucketring.v1.HotKeysResponse.waiting:type_name -> bucketring.v1.WaitingLimit
+	44, // 61: bucketring.v1.WaitingLimit.calls:type_name -> bucketring.v1.WaitingCalls
+	56, // 62: bucketring.v1.WaitingLimit.longest:type_name -> google.protobuf.Duration
+	12, // 63: bucketring.v1.HotKey.limit:type_name -> bucketring.v1.LimitState
+	48, // 64: bucketring.v1.HotKey.askers:type_name -> bucketring.v1.Asker
+	47, // 65: bucketring.v1.HotKey.holders:type_name -> bucketring.v1.SliceHolder
+	44, // 66: bucketring.v1.MemberRate.waiting:type_name -> bucketring.v1.WaitingCalls
+	50, // 67: bucketring.v1.MemberRate.traffic:type_name -> bucketring.v1.Traffic
+	51, // 68: bucketring.v1.Traffic.intervals:type_name -> bucketring.v1.TrafficInterval
+	52, // 69: bucketring.v1.Traffic.denials:type_name -> bucketring.v1.Denials
+	2,  // 70: bucketring.v1.Denials.reason:type_name -> bucketring.v1.Reason
+	6,  // 71: bucketring.v1.RateLimiter.Check:input_type -> bucketring.v1.CheckRequest
+	7,  // 72: bucketring.v1.RateLimiter.Reserve:input_type -> bucketring.v1.ReserveRequest
+	8,  // 73: bucketring.v1.RateLimiter.Settle:input_type -> bucketring.v1.SettleRequest
+	9,  // 74: bucketring.v1.RateLimiter.Cancel:input_type -> bucketring.v1.CancelRequest
+	10, // 75: bucketring.v1.RateLimiter.Peek:input_type -> bucketring.v1.PeekRequest
+	16, // 76: bucketring.v1.RateLimiter.Batch:input_type -> bucketring.v1.BatchRequest
+	18, // 77: bucketring.v1.RateLimiter.Exchange:input_type -> bucketring.v1.Batch
+	20, // 78: bucketring.v1.RateLimiter.Wait:input_type -> bucketring.v1.WaitMessage
+	36, // 79: bucketring.v1.RateLimiter.Watch:input_type -> bucketring.v1.WatchRequest
+	39, // 80: bucketring.v1.RateLimiter.Locate:input_type -> bucketring.v1.LocateRequest
+	42, // 81: bucketring.v1.RateLimiter.HotKeys:input_type -> bucketring.v1.HotKeysRequest
+	11, // 82: bucketring.v1.RateLimiter.Check:output_type -> bucketring.v1.Decision
+	11, // 83: bucketring.v1.RateLimiter.Reserve:output_type -> bucketring.v1.Decision
+	13, // 84: bucketring.v1.RateLimiter.Settle:output_type -> bucketring.v1.Settlement
+	13, // 85: bucketring.v1.RateLimiter.Cancel:output_type -> bucketring.v1.Settlement
+	14, // 86: bucketring.v1.RateLimiter.Peek:output_type -> bucketring.v1.PeekResponse
+	17, // 87: bucketring.v1.RateLimiter.Batch:output_type -> bucketring.v1.BatchResponse
+	28, // 88: bucketring.v1.RateLimiter.Exchange:output_type -> bucketring.v1.Answers
+	21, // 89: bucketring.v1.RateLimiter.Wait:output_type -> bucketring.v1.WaitAnswer
+	37, // 90: bucketring.v1.RateLimiter.Watch:output_type -> bucketring.v1.Ring
+	40, // 91: bucketring.v1.RateLimiter.Locate:output_type -> bucketring.v1.LocateResponse
+	43, // 92: bucketring.v1.RateLimiter.HotKeys:output_type -> bucketring.v1.HotKeysResponse
+	82, // [82:93] is the sub-list for method output_type
+	71, // [71:82] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_bucketring_proto_init() }
@@ -4121,7 +5443,7 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Item_SliceRecall)(nil),
 		(*Item_Admin)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[19].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[25].OneofWrappers = []any{
 		(*Result_Decision)(nil),
 		(*Result_Settlement)(nil),
 		(*Result_Limits)(nil),
@@ -4131,11 +5453,11 @@ func file_bucketring_v1_bucketring_proto_init() {
 		(*Result_SliceEnded)(nil),
 		(*Result_Admin)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[33].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[41].OneofWrappers = []any{
 		(*SliceHolder_Member)(nil),
 		(*SliceHolder_Client)(nil),
 	}
-	file_bucketring_v1_bucketring_proto_msgTypes[34].OneofWrappers = []any{
+	file_bucketring_v1_bucketring_proto_msgTypes[42].OneofWrappers = []any{
 		(*Asker_Member)(nil),
 		(*Asker_Client)(nil),
 	}
@@ -4144,8 +5466,8 @@ func file_bucketring_v1_bucketring_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bucketring_v1_bucketring_proto_rawDesc), len(file_bucketring_v1_bucketring_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   39,
+			NumEnums:      6,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

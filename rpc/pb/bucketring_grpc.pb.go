@@ -31,6 +31,7 @@ const (
 	RateLimiter_Peek_FullMethodName     = "/bucketring.v1.RateLimiter/Peek"
 	RateLimiter_Batch_FullMethodName    = "/bucketring.v1.RateLimiter/Batch"
 	RateLimiter_Exchange_FullMethodName = "/bucketring.v1.RateLimiter/Exchange"
+	RateLimiter_Wait_FullMethodName     = "/bucketring.v1.RateLimiter/Wait"
 	RateLimiter_Watch_FullMethodName    = "/bucketring.v1.RateLimiter/Watch"
 	RateLimiter_Locate_FullMethodName   = "/bucketring.v1.RateLimiter/Locate"
 	RateLimiter_HotKeys_FullMethodName  = "/bucketring.v1.RateLimiter/HotKeys"
@@ -66,6 +67,11 @@ type RateLimiterClient interface {
 	// Answers, in the order of the batches. A stream that ends with OK has not
 	// looked at the batches that it left unanswered.
 	Exchange(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Batch, Answers], error)
+	// Wait is for clients that use Exchange, whose answers come at once: a check or a reserve
+	// that was denied and may wait, see Decision.may_wait, is sent again here, with the same
+	// request id. Each is answered on its own, once it was admitted or its time is over. Calls
+	// that wait when the stream ends leave the line.
+	Wait(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WaitMessage, WaitAnswer], error)
 	// Watch sends the ring, and then each new one.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Ring], error)
 	// Locate says who decides for keys.
@@ -155,9 +161,22 @@ func (c *rateLimiterClient) Exchange(ctx context.Context, opts ...grpc.CallOptio
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RateLimiter_ExchangeClient = grpc.BidiStreamingClient[Batch, Answers]
 
+func (c *rateLimiterClient) Wait(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WaitMessage, WaitAnswer], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RateLimiter_ServiceDesc.Streams[1], RateLimiter_Wait_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WaitMessage, WaitAnswer]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RateLimiter_WaitClient = grpc.BidiStreamingClient[WaitMessage, WaitAnswer]
+
 func (c *rateLimiterClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Ring], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &RateLimiter_ServiceDesc.Streams[1], RateLimiter_Watch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &RateLimiter_ServiceDesc.Streams[2], RateLimiter_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +243,11 @@ type RateLimiterServer interface {
 	// Answers, in the order of the batches. A stream that ends with OK has not
 	// looked at the batches that it left unanswered.
 	Exchange(grpc.BidiStreamingServer[Batch, Answers]) error
+	// Wait is for clients that use Exchange, whose answers come at once: a check or a reserve
+	// that was denied and may wait, see Decision.may_wait, is sent again here, with the same
+	// request id. Each is answered on its own, once it was admitted or its time is over. Calls
+	// that wait when the stream ends leave the line.
+	Wait(grpc.BidiStreamingServer[WaitMessage, WaitAnswer]) error
 	// Watch sends the ring, and then each new one.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[Ring]) error
 	// Locate says who decides for keys.
@@ -260,6 +284,9 @@ func (UnimplementedRateLimiterServer) Batch(context.Context, *BatchRequest) (*Ba
 }
 func (UnimplementedRateLimiterServer) Exchange(grpc.BidiStreamingServer[Batch, Answers]) error {
 	return status.Error(codes.Unimplemented, "method Exchange not implemented")
+}
+func (UnimplementedRateLimiterServer) Wait(grpc.BidiStreamingServer[WaitMessage, WaitAnswer]) error {
+	return status.Error(codes.Unimplemented, "method Wait not implemented")
 }
 func (UnimplementedRateLimiterServer) Watch(*WatchRequest, grpc.ServerStreamingServer[Ring]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -406,6 +433,13 @@ func _RateLimiter_Exchange_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RateLimiter_ExchangeServer = grpc.BidiStreamingServer[Batch, Answers]
 
+func _RateLimiter_Wait_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RateLimiterServer).Wait(&grpc.GenericServerStream[WaitMessage, WaitAnswer]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RateLimiter_WaitServer = grpc.BidiStreamingServer[WaitMessage, WaitAnswer]
+
 func _RateLimiter_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -497,6 +531,12 @@ var RateLimiter_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Exchange",
 			Handler:       _RateLimiter_Exchange_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Wait",
+			Handler:       _RateLimiter_Wait_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

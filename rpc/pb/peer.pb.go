@@ -39,6 +39,7 @@ type PeerMessage struct {
 	//	*PeerMessage_Locate
 	//	*PeerMessage_HotKeys
 	//	*PeerMessage_Calls
+	//	*PeerMessage_Wait
 	Message       isPeerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -162,6 +163,15 @@ func (x *PeerMessage) GetCalls() *BatchRequest {
 	return nil
 }
 
+func (x *PeerMessage) GetWait() *WaitMessage {
+	if x != nil {
+		if x, ok := x.Message.(*PeerMessage_Wait); ok {
+			return x.Wait
+		}
+	}
+	return nil
+}
+
 type isPeerMessage_Message interface {
 	isPeerMessage_Message()
 }
@@ -207,6 +217,10 @@ type PeerMessage_Calls struct {
 	Calls *BatchRequest `protobuf:"bytes,9,opt,name=calls,proto3,oneof"`
 }
 
+type PeerMessage_Wait struct {
+	Wait *WaitMessage `protobuf:"bytes,10,opt,name=wait,proto3,oneof"`
+}
+
 func (*PeerMessage_Hello) isPeerMessage_Message() {}
 
 func (*PeerMessage_Proof) isPeerMessage_Message() {}
@@ -225,6 +239,8 @@ func (*PeerMessage_HotKeys) isPeerMessage_Message() {}
 
 func (*PeerMessage_Calls) isPeerMessage_Message() {}
 
+func (*PeerMessage_Wait) isPeerMessage_Message() {}
+
 type PeerAnswer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Answer:
@@ -234,6 +250,7 @@ type PeerAnswer struct {
 	//	*PeerAnswer_Locations
 	//	*PeerAnswer_HotKeys
 	//	*PeerAnswer_Results
+	//	*PeerAnswer_Waited
 	Answer        isPeerAnswer_Answer `protobuf_oneof:"answer"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -321,6 +338,15 @@ func (x *PeerAnswer) GetResults() *BatchResponse {
 	return nil
 }
 
+func (x *PeerAnswer) GetWaited() *WaitAnswer {
+	if x != nil {
+		if x, ok := x.Answer.(*PeerAnswer_Waited); ok {
+			return x.Waited
+		}
+	}
+	return nil
+}
+
 type isPeerAnswer_Answer interface {
 	isPeerAnswer_Answer()
 }
@@ -346,6 +372,10 @@ type PeerAnswer_Results struct {
 	Results *BatchResponse `protobuf:"bytes,5,opt,name=results,proto3,oneof"`
 }
 
+type PeerAnswer_Waited struct {
+	Waited *WaitAnswer `protobuf:"bytes,6,opt,name=waited,proto3,oneof"`
+}
+
 func (*PeerAnswer_Welcome) isPeerAnswer_Answer() {}
 
 func (*PeerAnswer_Answers) isPeerAnswer_Answer() {}
@@ -355,6 +385,8 @@ func (*PeerAnswer_Locations) isPeerAnswer_Answer() {}
 func (*PeerAnswer_HotKeys) isPeerAnswer_Answer() {}
 
 func (*PeerAnswer_Results) isPeerAnswer_Answer() {}
+
+func (*PeerAnswer_Waited) isPeerAnswer_Answer() {}
 
 type PeerHello struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -636,7 +668,7 @@ var File_bucketring_v1_peer_proto protoreflect.FileDescriptor
 
 const file_bucketring_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x18bucketring/v1/peer.proto\x12\rbucketring.v1\x1a\x1ebucketring/v1/bucketring.proto\"\xc4\x03\n" +
+	"\x18bucketring/v1/peer.proto\x12\rbucketring.v1\x1a\x1ebucketring/v1/bucketring.proto\"\xf6\x03\n" +
 	"\vPeerMessage\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.bucketring.v1.PeerHelloH\x00R\x05hello\x120\n" +
 	"\x05proof\x18\x02 \x01(\v2\x18.bucketring.v1.PeerProofH\x00R\x05proof\x12,\n" +
@@ -646,15 +678,18 @@ const file_bucketring_v1_peer_proto_rawDesc = "" +
 	"\fcontrol_part\x18\x06 \x01(\fH\x00R\vcontrolPart\x126\n" +
 	"\x06locate\x18\a \x01(\v2\x1c.bucketring.v1.LocateRequestH\x00R\x06locate\x12:\n" +
 	"\bhot_keys\x18\b \x01(\v2\x1d.bucketring.v1.HotKeysRequestH\x00R\ahotKeys\x123\n" +
-	"\x05calls\x18\t \x01(\v2\x1b.bucketring.v1.BatchRequestH\x00R\x05callsB\t\n" +
-	"\amessage\"\xb8\x02\n" +
+	"\x05calls\x18\t \x01(\v2\x1b.bucketring.v1.BatchRequestH\x00R\x05calls\x120\n" +
+	"\x04wait\x18\n" +
+	" \x01(\v2\x1a.bucketring.v1.WaitMessageH\x00R\x04waitB\t\n" +
+	"\amessage\"\xed\x02\n" +
 	"\n" +
 	"PeerAnswer\x126\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1a.bucketring.v1.PeerWelcomeH\x00R\awelcome\x122\n" +
 	"\aanswers\x18\x02 \x01(\v2\x16.bucketring.v1.AnswersH\x00R\aanswers\x12=\n" +
 	"\tlocations\x18\x03 \x01(\v2\x1d.bucketring.v1.LocateResponseH\x00R\tlocations\x12;\n" +
 	"\bhot_keys\x18\x04 \x01(\v2\x1e.bucketring.v1.HotKeysResponseH\x00R\ahotKeys\x128\n" +
-	"\aresults\x18\x05 \x01(\v2\x1c.bucketring.v1.BatchResponseH\x00R\aresultsB\b\n" +
+	"\aresults\x18\x05 \x01(\v2\x1c.bucketring.v1.BatchResponseH\x00R\aresults\x123\n" +
+	"\x06waited\x18\x06 \x01(\v2\x19.bucketring.v1.WaitAnswerH\x00R\x06waitedB\b\n" +
 	"\x06answer\"\xaa\x01\n" +
 	"\tPeerHello\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
@@ -674,12 +709,13 @@ const file_bucketring_v1_peer_proto_rawDesc = "" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\"=\n" +
 	"\tCopyChunk\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\fR\x06header\x12\x18\n" +
-	"\arecords\x18\x02 \x01(\fR\arecords2\x98\x02\n" +
+	"\arecords\x18\x02 \x01(\fR\arecords2\xdb\x02\n" +
 	"\x04Peer\x12E\n" +
 	"\bExchange\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12D\n" +
 	"\aControl\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12A\n" +
 	"\x04Copy\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12@\n" +
-	"\x03Ask\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01B,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
+	"\x03Ask\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01\x12A\n" +
+	"\x04Wait\x12\x1a.bucketring.v1.PeerMessage\x1a\x19.bucketring.v1.PeerAnswer(\x010\x01B,Z*github.com/bucketring/bucketring/rpc/pb;pbb\x06proto3"
 
 var (
 	file_bucketring_v1_peer_proto_rawDescOnce sync.Once
@@ -705,10 +741,12 @@ var file_bucketring_v1_peer_proto_goTypes = []any{
 	(*LocateRequest)(nil),   // 7: bucketring.v1.LocateRequest
 	(*HotKeysRequest)(nil),  // 8: bucketring.v1.HotKeysRequest
 	(*BatchRequest)(nil),    // 9: bucketring.v1.BatchRequest
-	(*Answers)(nil),         // 10: bucketring.v1.Answers
-	(*LocateResponse)(nil),  // 11: bucketring.v1.LocateResponse
-	(*HotKeysResponse)(nil), // 12: bucketring.v1.HotKeysResponse
-	(*BatchResponse)(nil),   // 13: bucketring.v1.BatchResponse
+	(*WaitMessage)(nil),     // 10: bucketring.v1.WaitMessage
+	(*Answers)(nil),         // 11: bucketring.v1.Answers
+	(*LocateResponse)(nil),  // 12: bucketring.v1.LocateResponse
+	(*HotKeysResponse)(nil), // 13: bucketring.v1.HotKeysResponse
+	(*BatchResponse)(nil),   // 14: bucketring.v1.BatchResponse
+	(*WaitAnswer)(nil),      // 15: bucketring.v1.WaitAnswer
 }
 var file_bucketring_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: bucketring.v1.PeerMessage.hello:type_name -> bucketring.v1.PeerHello
@@ -718,24 +756,28 @@ var file_bucketring_v1_peer_proto_depIdxs = []int32{
 	7,  // 4: bucketring.v1.PeerMessage.locate:type_name -> bucketring.v1.LocateRequest
 	8,  // 5: bucketring.v1.PeerMessage.hot_keys:type_name -> bucketring.v1.HotKeysRequest
 	9,  // 6: bucketring.v1.PeerMessage.calls:type_name -> bucketring.v1.BatchRequest
-	3,  // 7: bucketring.v1.PeerAnswer.welcome:type_name -> bucketring.v1.PeerWelcome
-	10, // 8: bucketring.v1.PeerAnswer.answers:type_name -> bucketring.v1.Answers
-	11, // 9: bucketring.v1.PeerAnswer.locations:type_name -> bucketring.v1.LocateResponse
-	12, // 10: bucketring.v1.PeerAnswer.hot_keys:type_name -> bucketring.v1.HotKeysResponse
-	13, // 11: bucketring.v1.PeerAnswer.results:type_name -> bucketring.v1.BatchResponse
-	0,  // 12: bucketring.v1.Peer.Exchange:input_type -> bucketring.v1.PeerMessage
-	0,  // 13: bucketring.v1.Peer.Control:input_type -> bucketring.v1.PeerMessage
-	0,  // 14: bucketring.v1.Peer.Copy:input_type -> bucketring.v1.PeerMessage
-	0,  // 15: bucketring.v1.Peer.Ask:input_type -> bucketring.v1.PeerMessage
-	1,  // 16: bucketring.v1.Peer.Exchange:output_type -> bucketring.v1.PeerAnswer
-	1,  // 17: bucketring.v1.Peer.Control:output_type -> bucketring.v1.PeerAnswer
-	1,  // 18: bucketring.v1.Peer.Copy:output_type -> bucketring.v1.PeerAnswer
-	1,  // 19: bucketring.v1.Peer.Ask:output_type -> bucketring.v1.PeerAnswer
-	16, // [16:20] is the sub-list for method output_type
-	12, // [12:16] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	10, // 7: bucketring.v1.PeerMessage.wait:type_name -> bucketring.v1.WaitMessage
+	3,  // 8: bucketring.v1.PeerAnswer.welcome:type_name -> bucketring.v1.PeerWelcome
+	11, // 9: bucketring.v1.PeerAnswer.answers:type_name -> bucketring.v1.Answers
+	12, // 10: bucketring.v1.PeerAnswer.locations:type_name -> bucketring.v1.LocateResponse
+	13, // 11: bucketring.v1.PeerAnswer.hot_keys:type_name -> bucketring.v1.HotKeysResponse
+	14, // 12: bucketring.v1.PeerAnswer.results:type_name -> bucketring.v1.BatchResponse
+	15, // 13: bucketring.v1.PeerAnswer.waited:type_name -> bucketring.v1.WaitAnswer
+	0,  // 14: bucketring.v1.Peer.Exchange:input_type -> bucketring.v1.PeerMessage
+	0,  // 15: bucketring.v1.Peer.Control:input_type -> bucketring.v1.PeerMessage
+	0,  // 16: bucketring.v1.Peer.Copy:input_type -> bucketring.v1.PeerMessage
+	0,  // 17: bucketring.v1.Peer.Ask:input_type -> bucketring.v1.PeerMessage
+	0,  // 18: bucketring.v1.Peer.Wait:input_type -> bucketring.v1.PeerMessage
+	1,  // 19: bucketring.v1.Peer.Exchange:output_type -> bucketring.v1.PeerAnswer
+	1,  // 20: bucketring.v1.Peer.Control:output_type -> bucketring.v1.PeerAnswer
+	1,  // 21: bucketring.v1.Peer.Copy:output_type -> bucketring.v1.PeerAnswer
+	1,  // 22: bucketring.v1.Peer.Ask:output_type -> bucketring.v1.PeerAnswer
+	1,  // 23: bucketring.v1.Peer.Wait:output_type -> bucketring.v1.PeerAnswer
+	19, // [19:24] is the sub-list for method output_type
+	14, // [14:19] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_bucketring_v1_peer_proto_init() }
@@ -754,6 +796,7 @@ func file_bucketring_v1_peer_proto_init() {
 		(*PeerMessage_Locate)(nil),
 		(*PeerMessage_HotKeys)(nil),
 		(*PeerMessage_Calls)(nil),
+		(*PeerMessage_Wait)(nil),
 	}
 	file_bucketring_v1_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*PeerAnswer_Welcome)(nil),
@@ -761,6 +804,7 @@ func file_bucketring_v1_peer_proto_init() {
 		(*PeerAnswer_Locations)(nil),
 		(*PeerAnswer_HotKeys)(nil),
 		(*PeerAnswer_Results)(nil),
+		(*PeerAnswer_Waited)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -28,6 +28,7 @@ const (
 	Peer_Control_FullMethodName  = "/bucketring.v1.Peer/Control"
 	Peer_Copy_FullMethodName     = "/bucketring.v1.Peer/Copy"
 	Peer_Ask_FullMethodName      = "/bucketring.v1.Peer/Ask"
+	Peer_Wait_FullMethodName     = "/bucketring.v1.Peer/Wait"
 )
 
 // PeerClient is the client API for Peer service.
@@ -59,6 +60,9 @@ type PeerClient interface {
 	// are those of the method of RateLimiter that the question is for. So members need
 	// no scopes.
 	Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error)
+	// Wait is RateLimiter.Wait between members, for calls of which the other member is the
+	// owner. It begins with the same handshake.
+	Wait(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error)
 }
 
 type peerClient struct {
@@ -121,6 +125,19 @@ func (c *peerClient) Ask(ctx context.Context, opts ...grpc.CallOption) (grpc.Bid
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_AskClient = grpc.BidiStreamingClient[PeerMessage, PeerAnswer]
 
+func (c *peerClient) Wait(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PeerMessage, PeerAnswer], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[4], Peer_Wait_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PeerMessage, PeerAnswer]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_WaitClient = grpc.BidiStreamingClient[PeerMessage, PeerAnswer]
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -150,6 +167,9 @@ type PeerServer interface {
 	// are those of the method of RateLimiter that the question is for. So members need
 	// no scopes.
 	Ask(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error
+	// Wait is RateLimiter.Wait between members, for calls of which the other member is the
+	// owner. It begins with the same handshake.
+	Wait(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -171,6 +191,9 @@ func (UnimplementedPeerServer) Copy(grpc.BidiStreamingServer[PeerMessage, PeerAn
 }
 func (UnimplementedPeerServer) Ask(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error {
 	return status.Error(codes.Unimplemented, "method Ask not implemented")
+}
+func (UnimplementedPeerServer) Wait(grpc.BidiStreamingServer[PeerMessage, PeerAnswer]) error {
+	return status.Error(codes.Unimplemented, "method Wait not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -221,6 +244,13 @@ func _Peer_Ask_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_AskServer = grpc.BidiStreamingServer[PeerMessage, PeerAnswer]
 
+func _Peer_Wait_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PeerServer).Wait(&grpc.GenericServerStream[PeerMessage, PeerAnswer]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_WaitServer = grpc.BidiStreamingServer[PeerMessage, PeerAnswer]
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -250,6 +280,12 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Ask",
 			Handler:       _Peer_Ask_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Wait",
+			Handler:       _Peer_Wait_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

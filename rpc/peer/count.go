@@ -4,6 +4,7 @@ package peer
 
 import (
 	"context"
+	"math"
 	"strconv"
 
 	"google.golang.org/grpc/codes"
@@ -66,11 +67,13 @@ type counting struct {
 func (r *Router) countInFallback(c *call.Call) *pb.Result {
 	share := proto.CloneOf(c.Count())
 	share.RequestId = c.RequestID
-	share.Limit /= int64(max(r.Roster(), 1))
+	members := int64(max(r.Roster(), 1))
+	share.Limit /= members
+	divide(share.GetThrottle(), members)
 	shared := call.Of(share)
 	result := decideAt(r.fallback, &shared)
 	d := result.GetCounted()
-	if d == nil || d.GetFull() || share.GetHits() == 0 {
+	if d == nil || d.GetFull() || d.GetLimited() || share.GetHits() == 0 {
 		return result
 	}
 	replay := c.Copy()
@@ -82,10 +85,29 @@ func (r *Router) countInFallback(c *call.Call) *pb.Result {
 	return result
 }
 
-// isUnknownCount reports whether the owner does not know what a count is, as
-// members of an earlier version do not.
+// divide makes a throttle the share of one of so many members. Nil is none.
+func divide(t *pb.Throttle, members int64) {
+	switch {
+	case t == nil:
+		return
+	case t.PeriodNanos <= math.MaxInt64/members:
+		t.PeriodNanos *= members
+	case t.Count >= members:
+		t.Count /= members
+	default:
+		t.Capacity = 0 // too slow to be divided
+	}
+	t.Capacity /= members
+}
+
+// isUnknownCount reports whether the owner does not know what a count is, or what a throttle is,
+// as members of earlier versions do not.
 func isUnknownCount(f *forward, result *pb.Result) bool {
-	return f.Kind == call.Count && isUnknownCall(result)
+	if f.Kind != call.Count {
+		return false
+	}
+	isThrottle := f.Count().GetThrottle() != nil
+	return isUnknownCall(result) || isThrottle && code(result) == codes.InvalidArgument && result.GetError().GetField() == "unit"
 }
 
 // isUnknownCall reports whether a member does not know what a call is.

@@ -20,12 +20,20 @@ import (
 var forwarded = new(pb.Result)
 
 // Do implements [server.Decider]. It is the only entry of the router: every call is
-// decided here, by its owner or in fallback. Calls to other members are in flight
+// decided here, by its owner or in fallback. A call of an API that a limit denies, and that
+// may wait, is answered when it fits or its time is over.
+func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
+	results := r.do(ctx, calls)
+	r.wait(ctx, calls, results)
+	return results
+}
+
+// do is Do for calls that do not wait, or not yet. Calls to other members are in flight
 // together, while this member decides its own.
 //
 // The origin of a call determines whether it is forwarded, redirected or fails if
 // another member owns its key. See [call.Origin].
-func (r *Router) Do(ctx context.Context, calls []call.Call) *server.Results {
+func (r *Router) do(ctx context.Context, calls []call.Call) *server.Results {
 	results := r.local.NewResults(len(calls))
 	if err := ctx.Err(); err != nil {
 		results.Fail(grpcstatus.FromContextError(err).Err())

@@ -79,6 +79,8 @@ type answeredStream struct {
 	session *auth.Session // nil: of a member, or there is no auth
 	asker   uint32
 	memory  *answering // nil between batches
+
+	definitions server.Definitions // that were sent
 }
 
 // answering is the memory for the answers to a batch.
@@ -129,7 +131,11 @@ func (s *answeredStream) answer(b *pb.Batch) *pb.Answers {
 		endLinked(spans, results)
 		a.answers.Ring = r.table.Load().ring.Digest()
 	}
-	a.wire = results.Append(a.wire)
+	if b.GetTakesDefinitions() {
+		a.wire = results.AppendDefined(a.wire, &s.definitions)
+	} else {
+		a.wire = results.Append(a.wire)
+	}
 	results.Release()
 	a.answers.Sequence = b.GetSequence()
 	a.answers.ProtoReflect().SetUnknown(a.wire)

@@ -21,6 +21,7 @@ type exchange struct {
 	t        *testing.T
 	stream   grpc.BidiStreamingClient[pb.Batch, pb.Answers]
 	sequence uint64
+	takes    bool // definitions
 }
 
 func openExchange(t *testing.T, n *node) *exchange {
@@ -35,7 +36,7 @@ func openExchange(t *testing.T, n *node) *exchange {
 func (e *exchange) ask(items ...*pb.Item) *pb.Answers {
 	e.t.Helper()
 	e.sequence++
-	if err := e.stream.Send(&pb.Batch{Sequence: e.sequence, Items: items}); err != nil {
+	if err := e.stream.Send(&pb.Batch{Sequence: e.sequence, Items: items, TakesDefinitions: e.takes}); err != nil {
 		e.t.Fatal(err)
 	}
 	a, err := e.stream.Recv()

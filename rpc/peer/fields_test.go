@@ -36,6 +36,8 @@ func fill(m protoreflect.Message) {
 			m.Set(f, protoreflect.ValueOfString(string(f.Name())))
 		case f.Kind() == protoreflect.Int64Kind:
 			m.Set(f, protoreflect.ValueOfInt64(n))
+		case f.Kind() == protoreflect.Int32Kind:
+			m.Set(f, protoreflect.ValueOfInt32(int32(n)))
 		case f.Kind() == protoreflect.Uint32Kind:
 			m.Set(f, protoreflect.ValueOfUint32(uint32(n)))
 		case f.Kind() == protoreflect.BoolKind:
@@ -112,11 +114,24 @@ func TestEveryFieldReachesTheOwner(t *testing.T) {
 		},
 		Ring: func() uint64 { return 0 },
 	})
-	for _, request := range []proto.Message{
-		&pb.CheckRequest{}, &pb.ReserveRequest{}, &pb.SettleRequest{}, &pb.CancelRequest{}, &pb.PeekRequest{}, &pb.CountRequest{},
+	for _, test := range []struct {
+		request proto.Message
+		without protoreflect.Name // a field that the others exclude
+	}{
+		{&pb.CheckRequest{}, ""},
+		{&pb.ReserveRequest{}, ""},
+		{&pb.SettleRequest{}, ""},
+		{&pb.CancelRequest{}, ""},
+		{&pb.PeekRequest{}, ""},
+		{&pb.CountRequest{}, "throttle"},
+		{&pb.CountRequest{}, "give_back"},
 	} {
+		request := test.request
 		m := request.ProtoReflect()
 		fill(m)
+		if test.without != "" {
+			m.Clear(m.Descriptor().Fields().ByName(test.without))
+		}
 		set := func(name protoreflect.Name, text string) {
 			if f := m.Descriptor().Fields().ByName(name); f != nil {
 				m.Set(f, protoreflect.ValueOfString(text))
@@ -166,7 +181,7 @@ func missingFields(a, b protoreflect.Message, newID bool) (missing []protoreflec
 			}
 			continue
 		}
-		if !b.Has(f) || !a.Get(f).Equal(b.Get(f)) {
+		if a.Has(f) != b.Has(f) || !a.Get(f).Equal(b.Get(f)) {
 			missing = append(missing, f.Name())
 		}
 	}

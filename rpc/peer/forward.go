@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -15,6 +14,7 @@ import (
 	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
+	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
 )
@@ -119,7 +119,7 @@ func (r *Router) decideHere(ctx context.Context, f *forward) {
 // number gives a check or a reserve the id of an attempt, by which it can be withdrawn.
 func number(c *call.Call) {
 	if (c.Kind == call.Check || c.Kind == call.Reserve) && c.Attempt == 0 && c.Origin != call.Outbox {
-		c.Attempt = rand.Uint64() | 1
+		c.Attempt = requestid.NewAttempt()
 	}
 }
 

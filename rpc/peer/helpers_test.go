@@ -52,6 +52,9 @@ tiers:
   shrink:
     limits:
       - { name: tpm, dimension: tokens, limit: 1_000, window: 1m, on_exceed: degrade }
+  waits:
+    limits:
+      - { name: slots, dimension: concurrent, limit: 1, queue: { max_wait: 1m, max_depth: 100 } }
   images:
     limits:
       - { name: pictures, dimension: images, limit: 5, window: 1h }

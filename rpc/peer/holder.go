@@ -71,7 +71,7 @@ type sliced struct {
 // reserve or hits of this member's own callers, with no id by which the owner could have to
 // recognize it.
 func maySlice(v *routingTable, c *call.Call) bool {
-	if q := c.Count(); q != nil && (q.GetHits() == 0 || q.GetGiveBack()) {
+	if q := c.Count(); q != nil && (q.GetHits() == 0 || q.GetGiveBack() || q.GetThrottle() != nil) {
 		return false
 	}
 	return c.Kind.IsNew() && c.Origin == call.API && c.RequestID == "" && c.Attempt == 0 && !c.Replay && !v.fenced
@@ -135,6 +135,7 @@ func (r *Router) fromSlice(c *call.Call, renews bool, began time.Duration) *pb.R
 	}
 	s.chosen.Decision = &s.decision
 	s.result.Result = &s.chosen
+	r.local.CountSlice()
 	r.local.Observe(pb.Route_ROUTE_SLICE, r.owners.Clock()-began)
 	return &s.result
 }

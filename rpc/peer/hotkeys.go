@@ -37,23 +37,26 @@ func (r *Router) HotKeys(ctx context.Context, q *pb.HotKeysRequest) (*pb.HotKeys
 	}
 	limit = cmp.Or(limit, defaultHotKeys)
 	keys, rate := r.OwnHotKeys(limit)
-	found := &pb.HotKeysResponse{Keys: keys, Members: []*pb.MemberRate{rate}}
+	found := &pb.HotKeysResponse{Keys: keys, Members: []*pb.MemberRate{rate}, Waiting: r.OwnWaitingLimits()}
 	if q.GetAlone() {
 		return found, nil
 	}
 	r.askHotKeys(ctx, limit, found)
-	found.Keys = hottest(found.GetKeys(), limit)
+	found.Keys, found.Waiting = hottest(found.GetKeys(), limit), longestLines(found.GetWaiting())
 	slices.SortFunc(found.Members, func(a, b *pb.MemberRate) int { return strings.Compare(a.GetMember(), b.GetMember()) })
 	slices.Sort(found.Unreachable)
 	return found, nil
 }
+
+// SampleTraffic is [server.Service.SampleTraffic] for what this member decides.
+func (r *Router) SampleTraffic() { r.local.SampleTraffic() }
 
 // OwnHotKeys lists up to n keys of those that this member owns with the most calls: those that
 // it decides, and those that are decided from slices which it has lent.
 func (r *Router) OwnHotKeys(n int) ([]*pb.HotKey, *pb.MemberRate) {
 	lent := r.lender.rates()
 	counted := r.local.HottestKeys(n + len(lent)) // each key with slices may take the place of another
-	member := &pb.MemberRate{Member: r.name, Rate: counted.Rate, Sampling: int32(counted.Weight)}
+	member := &pb.MemberRate{Member: r.name, Rate: counted.Rate, Sampling: int32(counted.Weight), Waiting: waitingCalls(r.local.Waiting()), Traffic: r.local.Traffic()}
 	for _, l := range lent {
 		member.SliceRate += float64(l.rate)
 	}
@@ -142,6 +145,7 @@ func (r *Router) askHotKeys(ctx context.Context, limit int, found *pb.HotKeysRes
 			}
 			found.Keys = append(found.Keys, said.GetKeys()...)
 			found.Members = append(found.Members, said.GetMembers()...)
+			found.Waiting = append(found.Waiting, said.GetWaiting()...)
 		})
 	}
 	asking.Wait()

@@ -68,8 +68,12 @@ func TestHotKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []*pb.MemberRate{{Member: "node1", Rate: 100, Sampling: 1}, {Member: "node2", Rate: 5, Sampling: 1}, {Member: "node3", Sampling: 1}}
-		if diff := cmp.Diff(want, found.GetMembers(), protocmp.Transform()); diff != "" || len(found.GetUnreachable()) > 0 {
+		if diff := cmp.Diff(want, found.GetMembers(), protocmp.Transform(), protocmp.IgnoreFields(&pb.MemberRate{}, "traffic")); diff != "" || len(found.GetUnreachable()) > 0 {
 			t.Errorf("members by %s, without %v (-want +got):\n%s", n.name, found.GetUnreachable(), diff)
+		}
+		decided := found.GetMembers()[0].GetTraffic()
+		if sum := decided.GetAllowed() + decided.GetDegraded() + decided.GetDenied(); sum == 0 {
+			t.Errorf("traffic of node1 by %s is %v, want what it has decided", n.name, decided)
 		}
 		if keys := found.GetKeys(); len(keys) != 2 || keys[0].GetKey() != hot || keys[1].GetKey() != warm {
 			t.Fatalf("keys by %s = %v, want %s and %s", n.name, keys, hot, warm)

@@ -61,6 +61,21 @@ func (o *ringOwners) alone() {
 	o.set(func(int) replication.Place { return replication.Place{Role: continuity.Active, Owner: o.self} })
 }
 
+// give gives the partition of a key to a member.
+func (o *ringOwners) give(key string, to *node) {
+	was := o.now.Load().places
+	o.set(func(p int) replication.Place {
+		place := was[p]
+		if p == ring.PartitionOf(key) {
+			place.Owner, place.Role, place.Term = continuity.ID{Name: to.name, Boot: to.boot}, continuity.Role(0), place.Term+1
+			if to.owners == o {
+				place.Role = continuity.Active
+			}
+		}
+		return place
+	})
+}
+
 func (o *ringOwners) Clock() time.Duration          { return time.Duration(o.clock.Load()) }
 func (o *ringOwners) Place(p int) replication.Place { return o.now.Load().places[p] }
 func (o *ringOwners) Changed(int, bool)             { o.changed.Add(1) }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/bucketring/bucketring/rpc/internal/await"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -30,8 +31,9 @@ const (
 
 // peer is the connection to one boot of a member.
 type peer struct {
-	conn *grpc.ClientConn
-	link *link.Link
+	conn  *grpc.ClientConn
+	link  *link.Link
+	waits *await.Asker
 }
 
 // newPeer starts to connect. The first call opens the stream.
@@ -57,7 +59,8 @@ func (r *Router) newPeer(m Member) (*peer, error) {
 	}
 	conn.Connect() // before the first call needs it
 	client := pb.NewPeerClient(conn)
-	return &peer{conn: conn, link: link.New(link.Options{
+	waits := await.New(func(ctx context.Context) (await.Stream, error) { return r.openWaits(ctx, conn, m) })
+	return &peer{conn: conn, waits: waits, link: link.New(link.Options{
 		Open:    func(ctx context.Context) (link.Stream, error) { return r.open(ctx, client, m) },
 		Ring:    func() uint64 { return r.table.Load().ring.Digest() },
 		Timeout: r.timeout,
@@ -83,6 +86,7 @@ func (r *Router) newPeer(m Member) (*peer, error) {
 
 func (p *peer) close() {
 	p.link.Close()
+	p.waits.Close()
 	_ = p.conn.Close() // an error means that it is closed
 }
 

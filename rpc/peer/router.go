@@ -44,6 +44,7 @@ type Router struct {
 	askers          askers
 	lender          *lender
 	holder          holder
+	away            awayCalls
 	sliced          sync.Pool // of *sliced
 
 	table atomic.Pointer[routingTable] // never nil; SetTopology replaces it
@@ -86,6 +87,7 @@ func New(o Options) (*Router, error) {
 	}
 	r.reports.due, r.reports.mu.partitions = notify.New(), map[int]*partitionReport{}
 	r.Decider = r
+	r.local.EnableWaiting(func(partition int) uint64 { return r.owners.Place(partition).Origin })
 	r.counting.New = func() any { return new(counting) }
 	r.retired.due = notify.New()
 	var err error

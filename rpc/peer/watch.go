@@ -47,6 +47,7 @@ func (r *Router) publishRings(ctx context.Context) {
 		case <-pause.C:
 		}
 		r.forgetLent()
+		r.moveWaiting()
 		old, next := r.feed.Load(), r.ringNow()
 		if next.Number = old.ring.Number; !proto.Equal(next, old.ring) {
 			next.Number++

@@ -51,9 +51,11 @@ type Host struct {
 	dirty    []atomic.Uint64 // bits of partitions that have changed
 	urgent   []atomic.Uint64
 	awake    atomic.Bool // wake is set, or the loop is about to look
+	asleep   atomic.Bool // the loop waits for the next heartbeat: a change has to wake it
 	wake     notify.Signal
 	waits    atomic.Bool
 	lookedAt atomic.Int64 // when the loop last looked for changes
+	ticks    atomic.Int64 // how often the machine was told the time
 
 	// Inputs of the loop.
 	frames   chan *inbound  // cap framesQueued; streams wait when it is full, and senders drop

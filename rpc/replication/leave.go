@@ -28,9 +28,12 @@ func (v *leave) heard(name string, epoch uint64) {
 	}
 }
 
+// pending reports whether this member has left, and waits for others to know.
+func (v *leave) pending() bool { return v.epoch > 0 && !v.done }
+
 // tick ends the departure when enough members know.
 func (v *leave) tick(l *loop) {
-	if v.epoch == 0 || v.done {
+	if !v.pending() {
 		return
 	}
 	roster, n := l.m.Roster().Names, 0

@@ -37,6 +37,8 @@ type loop struct {
 	tracked  []bool
 	changes  continuity.Changed // the memory of reportChanges
 	polled   int                // the partition that pollSeqs looked at last
+	ticked   time.Duration      // when the last tick was
+	sawNew   time.Duration      // when a change was seen last
 	moves    moves
 	leave    leave
 
@@ -52,8 +54,8 @@ func newLoop(h *Host, m *continuity.Machine) *loop {
 
 func (l *loop) run(ctx context.Context) {
 	l.ctx = ctx
-	ticker := time.NewTicker(continuity.TickInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(continuity.TickInterval)
+	defer timer.Stop()
 	for {
 		tick := false
 		var frame *inbound
@@ -61,7 +63,7 @@ func (l *loop) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 			tick = true
 		case <-l.wake.C():
 		case <-l.commands.due.C():
@@ -84,8 +86,11 @@ func (l *loop) run(ctx context.Context) {
 			}
 		}
 		l.runCommands()
-		if tick {
-			l.pollSeqs()
+		now := l.clock()
+		if tick = tick || now >= l.ticked+continuity.TickInterval && now >= l.m.NextTick(); tick {
+			l.ticks.Add(1)
+			l.pollSeqs(now - l.ticked)
+			l.ticked = now
 			l.step(continuity.Tick{})
 			for _, o := range l.outs {
 				l.answered(o)
@@ -95,7 +100,49 @@ func (l *loop) run(ctx context.Context) {
 			l.leave.tick(l)
 		}
 		l.flush()
+		timer.Reset(l.nextTick())
 	}
+}
+
+// calmAfter is for how long nothing must have changed before the loop waits for the next
+// heartbeat. Small charges are sent together every [continuity.TickInterval], and the first
+// one wakes a loop that waits for longer.
+const calmAfter = 5 * continuity.TickInterval
+
+// nextTick returns the time until the next tick.
+func (l *loop) nextTick() time.Duration {
+	now := l.clock()
+	soon := l.ticked + continuity.TickInterval
+	next := max(soon, l.m.NextTick())
+	if next > soon && (now-l.sawNew < calmAfter || l.hasWork() || !l.sleep()) {
+		next = soon
+	}
+	return max(0, next-now)
+}
+
+// hasWork reports whether a tick has something to do that the machine does not know of.
+func (l *loop) hasWork() bool {
+	if l.moves.pending() || l.leave.pending() {
+		return true
+	}
+	for _, o := range l.outs {
+		if o.waits || len(o.states) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// sleep has the next change wake the loop. It returns false if there is one already.
+func (l *loop) sleep() bool {
+	l.asleep.Store(true)
+	for w := range l.dirty { // those that did not see asleep
+		if l.dirty[w].Load() != 0 {
+			l.asleep.Store(false)
+			return false
+		}
+	}
+	return true
 }
 
 // size returns how much there is to do for a message.
@@ -113,6 +160,7 @@ func (l *loop) runCommands() {
 
 // reportChanges tells the machine which partitions have changed.
 func (l *loop) reportChanges() {
+	l.asleep.Store(false)
 	l.awake.Store(false)
 	l.changes = l.changes[:0]
 	for w := range l.dirty {
@@ -130,6 +178,7 @@ func (l *loop) reportChanges() {
 		}
 	}
 	if len(l.changes) > 0 {
+		l.sawNew = l.clock()
 		l.step(l.changes)
 		for i := range l.changes {
 			p := l.changes[i].Partition
@@ -280,10 +329,11 @@ func (l *loop) publishCopy(i int) {
 	}
 }
 
-// pollSeqs tells the machine of changes that no call has made, such as the end of leases.
-// It looks at all partitions in about a second.
-func (l *loop) pollSeqs() {
-	for range polledAtOnce {
+// pollSeqs tells the machine of changes that no call has made, such as the end of leases,
+// after a time since it did so last. It looks at all partitions in about a second.
+func (l *loop) pollSeqs(since time.Duration) {
+	n := polledAtOnce * int64(max(since, continuity.TickInterval)/continuity.TickInterval)
+	for range min(n, int64(len(l.parts))) {
 		l.polled = (l.polled + 1) % len(l.parts)
 		if l.open[l.polled] && l.engine.Seq(l.polled) > l.m.Copy(l.polled).Seq {
 			l.Changed(l.polled, false)
@@ -291,7 +341,7 @@ func (l *loop) pollSeqs() {
 	}
 }
 
-// polledAtOnce is how many partitions each tick looks at.
+// polledAtOnce is how many partitions are looked at for each [continuity.TickInterval].
 const polledAtOnce = 64
 
 // track has the engine list the changes of a partition, or not.

@@ -32,9 +32,12 @@ func (m *moves) note(was, is, lost bool) {
 	}
 }
 
+// pending reports whether there is something to log.
+func (m *moves) pending() bool { return m.gained+m.left+m.lost > 0 }
+
 // report logs what has happened since the last line.
 func (m *moves) report(log *slog.Logger, now time.Duration) {
-	if m.gained+m.left+m.lost == 0 || now < m.next {
+	if !m.pending() || now < m.next {
 		return
 	}
 	log.Info("owner of partitions changed", "gained", m.gained, "handed_over", m.left)

@@ -52,7 +52,7 @@ type contact struct {
 }
 
 // maxStall is for how long the loop may not have looked for changes before all charges wait
-// for the heir. It looks every 20 ms.
+// for the heir. It looks every 20 ms while charges are made. The first one after a pause waits.
 const maxStall = 60 * time.Millisecond
 
 // maxSilence is for how long an heir may not have acknowledged anything before all charges
@@ -115,12 +115,13 @@ func (h *Host) Acknowledged(partition int) uint64 { return h.parts[partition].du
 // sent the changes now, otherwise within 20 ms. It does not allocate.
 func (h *Host) Changed(partition int, urgent bool) {
 	h.mark(partition, urgent)
-	if urgent {
+	if urgent || h.asleep.Load() {
 		h.wakeUp()
 	}
 }
 
-// mark takes note of a change for the loop, which looks every 20 ms and when it is woken.
+// mark takes note of a change for the loop, which looks when it is woken, and every 20 ms
+// unless it is asleep.
 func (h *Host) mark(partition int, urgent bool) {
 	word, bit := partition/64, uint64(1)<<(partition%64)
 	// The loop reads dirty first, so what it finds there has its urgent bit already.

@@ -14,8 +14,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/internal/listenlimit"
+	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/internal/overload"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -30,11 +32,12 @@ const (
 	FromStream                   // items of the stream of a client
 	FromHTTP
 	FromEnvoy // over gRPC or HTTP
+	FromRESP
 	callSources
 )
 
 func (s CallSource) String() string {
-	return [...]string{"grpc", "stream", "http", "envoy"}[s]
+	return [...]string{"grpc", "stream", "http", "envoy", "resp"}[s]
 }
 
 // Admission refuses a share of new calls while the node is overloaded: checks, reserves,
@@ -46,7 +49,10 @@ type Admission struct {
 	bound   atomic.Int64            // of calls in progress; 0: none
 	begun   atomic.Int64            // unary calls, refused ones too
 	ended   atomic.Int64            // of them
+	waiting atomic.Int64            // of those in progress: for a limit, which costs nothing
 	items   atomic.Int64            // new items of the streams of clients
+	rests   atomic.Bool             // the next call sets resumed
+	resumed notify.Signal
 	refused [callSources]atomic.Int64
 }
 
@@ -73,7 +79,7 @@ var errFull = refusedError(fmt.Sprintf("this node is overloaded: too many calls 
 // NewAdmission returns an Admission that admits everything. A nil registry means no
 // metrics.
 func NewAdmission(reg prometheus.Registerer) *Admission {
-	a := &Admission{}
+	a := &Admission{resumed: notify.New()}
 	f := promauto.With(reg)
 	for source := range callSources {
 		f.NewCounterFunc(prometheus.CounterOpts{
@@ -101,13 +107,48 @@ func (a *Admission) SetBound(calls int64) { a.bound.Store(calls) }
 func (a *Admission) Bound() int64 { return a.bound.Load() }
 
 // Calls returns how many unary calls are in progress.
-func (a *Admission) Calls() int64 { return a.begun.Load() - a.ended.Load() }
+func (a *Admission) Calls() int64 { return a.begun.Load() - a.ended.Load() - a.waiting.Load() }
 
 // Asked returns how many unary calls and items of streams could have been refused so far.
 func (a *Admission) Asked() (calls, items int64) { return a.begun.Load(), a.items.Load() }
 
+// Rest has the next call or item that could be refused send to Resumed, once. It returns
+// false if there was one after so many calls and items, and then does nothing.
+func (a *Admission) Rest(calls, items int64) bool {
+	a.rests.Store(true)
+	if c, i := a.Asked(); c == calls && i == items {
+		return true
+	}
+	a.rests.Store(false)
+	return false
+}
+
+// Resumed returns the channel that gets a value when calls come after [Admission.Rest].
+func (a *Admission) Resumed() <-chan struct{} { return a.resumed.C() }
+
+// resume says that there are calls again.
+func (a *Admission) resume() {
+	if a.rests.Load() && a.rests.Swap(false) {
+		a.resumed.Set()
+	}
+}
+
 // begin counts a unary call, and returns how many are in progress with it.
-func (a *Admission) begin() int64 { return a.begun.Add(1) - a.ended.Load() }
+func (a *Admission) begin() int64 {
+	begun := a.begun.Add(1)
+	a.resume()
+	return begun - a.ended.Load() - a.waiting.Load()
+}
+
+// wait says that a call in progress waits for a limit, until end is called: it does not count
+// against the bound meanwhile.
+func (a *Admission) wait() (end func()) {
+	if a == nil {
+		return func() {}
+	}
+	a.waiting.Add(1)
+	return func() { a.waiting.Add(-1) }
+}
 
 // Begin returns nil if a new unary call is admitted: the caller must End it. Otherwise it
 // returns the error of the call, which has a gRPC status. It takes no lock and allocates
@@ -119,6 +160,28 @@ func (a *Admission) Begin(ctx context.Context, source CallSource) error {
 	err := a.check(ctx, a.begin())
 	if err != nil {
 		a.End()
+		a.refused[source].Add(1)
+	}
+	return err
+}
+
+// BeginBatch counts calls that came together, as one unary call, and returns what Admit needs.
+// The caller must End it.
+func (a *Admission) BeginBatch() (calls int64) {
+	if a == nil {
+		return 0
+	}
+	return a.begin()
+}
+
+// Admit returns nil if a new call of a batch is admitted, and otherwise its error, as Begin
+// does.
+func (a *Admission) Admit(ctx context.Context, source CallSource, calls int64) error {
+	if a == nil {
+		return nil
+	}
+	err := a.check(ctx, calls)
+	if err != nil {
 		a.refused[source].Add(1)
 	}
 	return err
@@ -213,6 +276,7 @@ func (a *Admission) AdmitItem(items int) error {
 func (a *Admission) countItems(n int) {
 	if a != nil && n > 0 {
 		a.items.Add(int64(n))
+		a.resume()
 	}
 }
 
@@ -240,15 +304,41 @@ type admittedBatches struct {
 
 // Batch implements pb.RateLimiterServer.
 func (s admittedBatches) Batch(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse, error) {
-	items := b.GetItems()
-	if s.admission == nil || len(items) > MaxItems {
+	if s.admission == nil || len(b.GetItems()) > MaxItems {
 		return s.RateLimiterServer.Batch(ctx, b)
 	}
 	calls := s.admission.begin()
 	defer s.admission.End()
-	if s.admission.check(ctx, calls) == nil && s.admission.refusal.Load() == nil {
+	if s.admitsAll(ctx, calls) {
 		return s.RateLimiterServer.Batch(ctx, b)
 	}
+	return s.refuse(ctx, b, calls)
+}
+
+// appendAnswer implements encoder.
+func (s admittedBatches) appendAnswer(ctx context.Context, request proto.Message, wire []byte) ([]byte, error) {
+	if b, ok := request.(*pb.BatchRequest); ok && s.admission != nil && len(b.GetItems()) <= MaxItems {
+		calls := s.admission.begin()
+		defer s.admission.End()
+		if !s.admitsAll(ctx, calls) {
+			answer, err := s.refuse(ctx, b, calls)
+			if err != nil {
+				return nil, err
+			}
+			return proto.MarshalOptions{}.MarshalAppend(wire, answer)
+		}
+	}
+	return appendFrom(ctx, s.RateLimiterServer, request, wire)
+}
+
+// admitsAll reports whether no item of a batch is refused, with so many calls in progress.
+func (s admittedBatches) admitsAll(ctx context.Context, calls int64) bool {
+	return s.admission.check(ctx, calls) == nil && s.admission.refusal.Load() == nil
+}
+
+// refuse answers a batch of which new items may be refused.
+func (s admittedBatches) refuse(ctx context.Context, b *pb.BatchRequest, calls int64) (*pb.BatchResponse, error) {
+	items := b.GetItems()
 	admitted := &pb.BatchRequest{Items: make([]*pb.Item, 0, len(items))}
 	results := make([]*pb.Result, len(items))
 	for i, item := range items {

@@ -355,3 +355,43 @@ func BenchmarkUnary(b *testing.B) {
 		})
 	}
 }
+
+// TestAdmissionRests: the first call or item after Rest is told of, once, and a call that came
+// before Rest keeps it from resting.
+func TestAdmissionRests(t *testing.T) {
+	a := NewAdmission(nil)
+	resumed := func() bool {
+		select {
+		case <-a.Resumed():
+			return true
+		default:
+			return false
+		}
+	}
+	for name, call := range map[string]func(){
+		"a call": func() {
+			if err := a.Begin(t.Context(), FromGRPC); err != nil {
+				t.Fatal(err)
+			}
+			a.End()
+		},
+		"items": func() { a.countItems(3) },
+	} {
+		calls, items := a.Asked()
+		call()
+		if resumed() || a.Rest(calls, items) {
+			t.Errorf("%s before Rest: it rests", name)
+		}
+		calls, items = a.Asked()
+		if !a.Rest(calls, items) || resumed() {
+			t.Errorf("%s: it does not rest", name)
+		}
+		call()
+		if !resumed() {
+			t.Errorf("%s after Rest is not told of", name)
+		}
+		if call(); resumed() {
+			t.Errorf("%s is told of twice", name)
+		}
+	}
+}

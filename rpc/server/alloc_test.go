@@ -12,6 +12,9 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -125,6 +128,15 @@ func TestAnswerAllocations(t *testing.T) {
 		}); got != 0 {
 			t.Errorf("%s, in bytes: %v allocations, want none", tt.name, got)
 		}
+		var definitions Definitions
+		if got := testing.AllocsPerRun(100, func() {
+			clock.forget()
+			results := s.Do(t.Context(), calls)
+			wire = results.AppendDefined(wire[:0], &definitions)
+			results.Release()
+		}); got != 0 {
+			t.Errorf("%s, in bytes by definitions: %v allocations, want none", tt.name, got)
+		}
 		got := testing.AllocsPerRun(100, answer)
 		most := tt.most + 2*math.Ceil(float64(len(tt.items)*limits)/spaceAtOnce)
 		t.Logf("%s: %v allocations", tt.name, got)
@@ -154,54 +166,93 @@ func TestValidateAllocates(t *testing.T) {
 	}
 }
 
-// echo answers with what it has.
-type echo struct {
-	pb.UnimplementedRateLimiterServer
-	decision *pb.Decision
+// opaque is a codec of the client, to which messages are bytes.
+type opaque struct{}
+
+func (opaque) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
 }
 
-func (e echo) Check(context.Context, *pb.CheckRequest) (*pb.Decision, error) { return e.decision, nil }
+func (opaque) Unmarshal(data mem.BufferSlice, v any) error {
+	to := v.(*[]byte)
+	*to = (*to)[:data.Len()]
+	data.CopyTo(*to)
+	return nil
+}
+func (opaque) Name() string { return "proto" }
 
-// TestUnaryAllocations: a check over gRPC takes two allocations more than grpc-go
-// itself, for the same messages: the answer and, if the caller brought none, the
-// request id.
+// echoOf returns a server whose method Check answers any bytes with so many.
+func echoOf(bytes int) *grpc.Server {
+	s, payload := grpc.NewServer(), make([]byte, bytes)
+	desc := grpc.ServiceDesc{ServiceName: pb.RateLimiter_ServiceDesc.ServiceName, HandlerType: (*any)(nil)}
+	desc.Methods = []grpc.MethodDesc{{MethodName: "Echo", Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		in := new(wrapperspb.BytesValue)
+		if err := decode(in); err != nil {
+			return nil, err
+		}
+		return wrapperspb.Bytes(payload), nil
+	}}}
+	s.RegisterService(&desc, nil)
+	return s
+}
+
+// TestUnaryAllocations: a call over gRPC takes at most two allocations more than a server of
+// grpc-go that echoes the same bytes. Both are counted here, with the client's.
 func TestUnaryAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools")
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection would empty the pools
 	n := newNode(t)
 	n.newID = randomID
 	ctx := t.Context()
+	if _, err := n.Reserve(ctx, &pb.ReserveRequest{Key: "k", Tier: "shrink", RequestId: "a", MaxOutputTokens: new(int64(10))}); err != nil {
+		t.Fatal(err)
+	}
+	batch := &pb.BatchRequest{}
+	for i := range 256 {
+		batch.Items = append(batch.Items, item(&pb.CheckRequest{Key: "acme/alice", Model: "m", Requests: new(int64(11)), RequestId: fmt.Sprintf("%016d", i)}))
+	}
 	for _, tt := range []struct {
-		name  string
-		check *pb.CheckRequest
-		most  float64
+		method  string
+		request proto.Message
+		most    float64
 	}{
-		{"with an id", &pb.CheckRequest{Key: "acme/alice", Requests: new(int64(11)), RequestId: "0123456789abcdef"}, 1},
-		{"without an id", &pb.CheckRequest{Key: "acme/alice", Requests: new(int64(11))}, 2},
+		{"Check", &pb.CheckRequest{Key: "acme/alice", Model: "m", InputTokens: 11, RequestId: "0123456789abcdef"}, 2},
+		{"Check", &pb.CheckRequest{Key: "acme/alice", Model: "m", Requests: new(int64(11))}, 2}, // an id and the number
+		{"Reserve", &pb.ReserveRequest{Key: "k", Tier: "shrink", RequestId: "a", MaxOutputTokens: new(int64(10))}, 2},
+		{"Settle", &pb.SettleRequest{Key: "k", RequestId: "a", OutputTokens: new(int64(1)), Final: new(false)}, 2},
+		{"Peek", &pb.PeekRequest{Key: "acme/alice", Model: "m"}, 2},
+		{"Batch", batch, 2*256 + 16}, // the texts and the number of each item; items are made 64 at once
 	} {
-		decision, err := n.Check(ctx, tt.check)
+		request, err := proto.Marshal(tt.request)
 		if err != nil {
 			t.Fatal(err)
 		}
-		plain := grpc.NewServer()
-		pb.RegisterRateLimiterServer(plain, echo{decision: decision})
-		cost := func(s *grpc.Server) float64 {
-			client := pb.NewRateLimiterClient(connect(t, s))
-			check := func() {
-				if _, err := client.Check(ctx, tt.check); err != nil {
+		cost := func(s *grpc.Server, method string, request []byte) (answered int, allocations float64) {
+			conn, answer := connect(t, s), make([]byte, 0, 1<<20)
+			call := func() {
+				if err := conn.Invoke(ctx, "/"+pb.RateLimiter_ServiceDesc.ServiceName+"/"+method, &request, &answer, grpc.ForceCodecV2(opaque{})); err != nil {
 					t.Error(err)
 				}
 			}
-			for range 200 {
-				check()
+			for range 50 {
+				call()
 			}
-			return testing.AllocsPerRun(2000, check) // rounded down
+			return len(answer), testing.AllocsPerRun(300, call) // rounded down
 		}
-		bare, ours := cost(plain), cost(NewGRPC(n, GRPCOptions{}))
-		t.Logf("a check %s: %v allocations, of which grpc's own on both sides are %v", tt.name, ours, bare)
-		if ours-bare > tt.most+0.5 {
-			t.Errorf("a check %s takes %v allocations more than grpc-go, want at most %v", tt.name, ours-bare, tt.most)
+		answered, ours := cost(NewGRPC(n, GRPCOptions{Admission: NewAdmission(nil)}), tt.method, request)
+		wrapped, err := proto.Marshal(wrapperspb.Bytes(request))
+		if err != nil {
+			t.Fatal(err)
+		}
+		echoed, bare := cost(echoOf(answered), "Echo", wrapped)
+		if echoed < answered || answered == 0 {
+			t.Fatalf("the echo has %d bytes, want about %d", echoed, answered)
+		}
+		t.Logf("%s: %v allocations, and %v of an echo of its %d bytes", tt.method, ours, bare, answered)
+		if ours-bare > tt.most {
+			t.Errorf("%s takes %v allocations more than an echo of its bytes, want at most %v", tt.method, ours-bare, tt.most)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 type decisionAnswer struct {
 	decision pb.Decision
 	retry    durationpb.Duration
+	waited   durationpb.Duration
 	granted  int64
 	binding  int32
 }
@@ -28,6 +29,7 @@ type limitAnswer struct {
 	state  pb.LimitState
 	reset  timestamppb.Timestamp
 	window durationpb.Duration
+	wait   durationpb.Duration
 }
 
 // space is memory for the limits of answers. It grows when it must.
@@ -36,6 +38,7 @@ type space struct {
 	list   []*pb.LimitState
 	// answers, which are still to come, bounds what is made at once.
 	answers int
+	omit    bool // answers have no limits
 }
 
 // spaceAtOnce bounds what a space grows by, in limits: about 32 KiB, beyond which
@@ -85,6 +88,8 @@ func (s *Service) fill(a *decisionAnswer, x *scratch, room *space) *pb.Decision 
 	p.Route = s.route
 	p.Replayed = d.Replayed
 	p.BoundOutput = x.kind == call.Reserve && d.Outcome != limiter.Denied && x.plan.BoundOutput
+	x.wait.fill(a)
+	p.Priority = pb.Priority(x.class())
 	return p
 }
 
@@ -114,7 +119,7 @@ func (s *Service) fillSeen(p *pb.PeekResponse, x *scratch, room *space) *pb.Peek
 
 // limits makes the states, in room.
 func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
-	if len(states) == 0 {
+	if len(states) == 0 || room.omit {
 		return nil
 	}
 	answers, list := room.take(len(states))
@@ -135,7 +140,12 @@ func limits(states []limiter.LimitState, room *space) []*pb.LimitState {
 		p.PerModel = from.PerModel
 		p.Exceeded = from.Exceeded
 		p.Capacity = from.Capacity
-		p.ResetAt, p.Window = nil, nil
+		p.Headroom = from.Headroom
+		p.ResetAt, p.Window, p.MaxWait = nil, nil, nil
+		if from.Queue.MaxWait > 0 {
+			a.wait.Seconds, a.wait.Nanos = split(int64(from.Queue.MaxWait))
+			p.MaxWait = &a.wait
+		}
 		if from.ResetAt > 0 {
 			a.reset.Seconds, a.reset.Nanos = split(from.ResetAt)
 			p.ResetAt = &a.reset

@@ -71,6 +71,11 @@ func anyCall(t *rapid.T) *scratch {
 	d.Binding = rapid.IntRange(-1, 4).Draw(t, "binding")
 	d.PolicyVersion = rapid.Uint64().Draw(t, "version")
 	d.Replayed = rapid.Bool().Draw(t, "replayed")
+	c.wait = waitState{
+		mayWait: rapid.Bool().Draw(t, "may wait"), waited: time.Duration(length.Draw(t, "waited")),
+		place: rapid.Int64Range(0, 3).Draw(t, "place"), refused: text.Draw(t, "refused"),
+	}
+	c.request.Priority = limiter.Priority(rapid.IntRange(0, 3).Draw(t, "priority"))
 	d.Status = limiter.Status(rapid.IntRange(0, 4).Draw(t, "status"))
 	for range rapid.IntRange(0, 5).Draw(t, "limits") {
 		d.Limits = append(d.Limits, limiter.LimitState{
@@ -79,6 +84,7 @@ func anyCall(t *rapid.T) *scratch {
 			Limit:     number.Draw(t, "limit"), Capacity: number.Draw(t, "capacity"), Remaining: number.Draw(t, "remaining"), Debt: number.Draw(t, "debt"),
 			Window: time.Duration(length.Draw(t, "window")), ResetAt: length.Draw(t, "reset"),
 			Cost: number.Draw(t, "cost"), Shadow: rapid.Bool().Draw(t, "shadow"), Exceeded: rapid.Bool().Draw(t, "exceeded"), Hidden: rapid.Bool().Draw(t, "hidden"), PerModel: rapid.Bool().Draw(t, "per model"),
+			Headroom: number.Draw(t, "headroom"), Queue: limiter.Queue{MaxWait: time.Duration(length.Draw(t, "max wait"))},
 		})
 	}
 	c.count.Limit = number.Draw(t, "limit")
@@ -108,16 +114,19 @@ func TestEveryFieldIsFilled(t *testing.T) {
 	full := limiter.LimitState{
 		Name: "n", Dimension: "d", Scope: "s", Algorithm: 1, Limit: 1, Capacity: 2, Remaining: 3, Debt: 4, Window: 5, ResetAt: 6,
 		Cost: 7, Credit: 9, Reserved: 8, Shadow: true, Exceeded: true, Hidden: true, PerModel: true,
+		Headroom: 10, Queue: limiter.Queue{MaxWait: 11},
 	}
+	waited := waitState{mayWait: true, waited: 1, place: 2, refused: "r"}
 	answers := map[protoreflect.Name]bool{"error": true, "redirect": true} // not from a call
 	for _, c := range []*scratch{
-		{kind: call.Check, decision: limiter.Decision{Outcome: limiter.Denied, Reason: 1, Tier: "t", RetryAfter: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
-		{kind: call.Reserve, plan: limiter.Plan{BoundOutput: true}, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
+		{kind: call.Check, wait: waited, decision: limiter.Decision{Outcome: limiter.Denied, Reason: 1, Tier: "t", RetryAfter: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
+		{kind: call.Reserve, wait: waited, plan: limiter.Plan{BoundOutput: true}, decision: limiter.Decision{Outcome: limiter.Allowed, Reason: 1, Tier: "t", GrantedOutputTokens: 1, Replayed: true, Limits: []limiter.LimitState{full}}},
 		{kind: call.Settle, callerID: "r", decision: limiter.Decision{Tier: "t", Status: limiter.Held, Limits: []limiter.LimitState{full}}},
 		{kind: call.Peek, decision: limiter.Decision{Tier: "t", Limits: []limiter.LimitState{full}}},
 		{kind: call.SliceReturn},
 		{kind: call.Admin, admin: admin{answer: &pb.AdminAnswer{Answer: &pb.AdminAnswer_Change{Change: &pb.Change{}}}}},
 		{kind: call.Count, count: limiter.CountRequest{Limit: 1}, counted: limiter.CountResult{Used: 2, End: 3, Reset: 4, Full: true, Replayed: true}},
+		{kind: call.Count, count: limiter.CountRequest{Throttle: limiter.Throttle{Capacity: 1, Count: 1, Period: 1}}, counted: limiter.CountResult{End: 3, Reset: 4, Over: true, Full: true, Replayed: true, Remaining: 5, RetryAfter: 6}},
 	} {
 		c.request.ID = "i"
 		result := inBytes(t, s, make([]*pb.Result, 1), c)[0]
@@ -133,6 +142,12 @@ func TestEveryFieldIsFilled(t *testing.T) {
 			absent = append(absent, "retry_after")
 		case call.Admin:
 			absent = append(absent, "state") // the other answer
+		case call.Count:
+			if c.count.Throttle.IsSet() {
+				absent = append(absent, "limit", "used") // of a counter
+			} else {
+				absent = append(absent, "limited", "remaining", "retry_after_nanos") // of a throttle
+			}
 		}
 		fieldtest.Set(t, c.kind.String(), answer.Interface(), absent, marshal(t, answer.Interface()))
 		if limits := answer.Descriptor().Fields().ByName("limits"); limits != nil {

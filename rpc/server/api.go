@@ -49,15 +49,20 @@ func (m *batch) release() {
 func (a API) do(ctx context.Context, request proto.Message) *pb.Result {
 	m := batches.Get().(*batch)
 	defer m.release()
+	results := a.decide(ctx, m, request)
+	defer results.Release()
+	return results.Get(0)
+}
+
+// decide decides one request, in the memory of m. The results must be released.
+func (a API) decide(ctx context.Context, m *batch, request proto.Message) *Results {
 	c := call.Of(request)
 	if c.Kind == call.Check || c.Kind == call.Reserve {
 		c.Attempt = requestid.AttemptOf(ctx)
 	}
 	m.calls = append(m.calls, c)
 	Authorize(auth.From(ctx), m.calls)
-	results := a.Decider.Do(ctx, m.calls)
-	defer results.Release()
-	return results.Get(0)
+	return a.Decider.Do(ctx, m.calls)
 }
 
 // Check implements pb.RateLimiterServer.
@@ -105,6 +110,18 @@ func (a API) Charge(ctx context.Context, b *pb.BatchRequest) (*pb.BatchResponse,
 }
 
 func (a API) batch(ctx context.Context, b *pb.BatchRequest, charge bool) (*pb.BatchResponse, error) {
+	m := batches.Get().(*batch)
+	defer m.release()
+	results, err := a.decideBatch(ctx, m, b, charge)
+	if err != nil {
+		return nil, err
+	}
+	defer results.Release()
+	return &pb.BatchResponse{Results: results.All()}, nil
+}
+
+// decideBatch decides the items of a batch, in the memory of m. The results must be released.
+func (a API) decideBatch(ctx context.Context, m *batch, b *pb.BatchRequest, charge bool) (*Results, error) {
 	items := b.GetItems()
 	if err := ctx.Err(); err != nil {
 		return nil, wire(err)
@@ -112,17 +129,13 @@ func (a API) batch(ctx context.Context, b *pb.BatchRequest, charge bool) (*pb.Ba
 	if len(items) > MaxItems {
 		return nil, a.Decider.Reject(tooMany(len(items), MaxItems))
 	}
-	m := batches.Get().(*batch)
-	defer m.release()
 	for _, item := range items {
 		c := call.FromItem(item, call.API)
 		c.Replay = c.Replay || charge
 		m.calls = append(m.calls, c)
 	}
 	Authorize(auth.From(ctx), m.calls)
-	results := a.Decider.Do(ctx, m.calls)
-	defer results.Release()
-	return &pb.BatchResponse{Results: results.All()}, nil
+	return a.Decider.Do(ctx, m.calls), nil
 }
 
 // Authorize rejects the calls of keys that their caller may not use. Each is charged nothing,

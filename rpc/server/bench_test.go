@@ -5,9 +5,14 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
@@ -130,6 +135,86 @@ func BenchmarkAnswerWire(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(len(out))/float64(size), "B-sent/check")
+			perCheck(b, size)
+		})
+	}
+}
+
+// benchUnary returns a function that handles an encoded request of a method as grpc-go does,
+// but for the connection, and returns the size of the answer.
+func benchUnary(tb testing.TB, svc pb.RateLimiterServer, method string) func(request []byte) int {
+	tb.Helper()
+	desc := handling(UnaryService{Desc: pb.RateLimiter_ServiceDesc}, guard{streams: NewStreamLimits(nil, nil)})
+	at := slices.IndexFunc(desc.Methods, func(m grpc.MethodDesc) bool { return m.MethodName == method })
+	codec, server := grpcCodec{encoding.GetCodecV2("proto")}, admittedBatches{svc, nil}
+	return func(request []byte) int {
+		answer, err := desc.Methods[at].Handler(server, context.Background(), func(v any) error {
+			return codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(request)}, v)
+		}, nil)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		encoded, err := codec.Marshal(answer)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer encoded.Free()
+		return encoded.Len()
+	}
+}
+
+// BenchmarkUnaryWire is unary calls of 4 limits, from an encoded request to the encoded answer,
+// without the connection, and the same for an echo of as many bytes.
+func BenchmarkUnaryWire(b *testing.B) {
+	items := benchItems()
+	for _, size := range []int{1, 256} {
+		var requests [][]byte
+		method := "Check"
+		for at := 0; at < benchCalls; at += size {
+			var request proto.Message = items[at].GetCheck()
+			if size > 1 {
+				method, request = "Batch", &pb.BatchRequest{Items: items[at : at+size]}
+			}
+			data, err := proto.Marshal(request)
+			if err != nil {
+				b.Fatal(err)
+			}
+			requests = append(requests, data)
+		}
+		answered := 0
+		b.Run(fmt.Sprint("checks=", size), func(b *testing.B) {
+			s, clock := benchNode(b)
+			call, at := benchUnary(b, s, method), 0
+			b.ReportAllocs()
+			for b.Loop() {
+				answered = call(requests[at])
+				if at++; at == len(requests) {
+					at = 0
+					clock.forget()
+				}
+			}
+			b.ReportMetric(float64(answered)/float64(size), "B-sent/check")
+			perCheck(b, size)
+		})
+		b.Run(fmt.Sprint("echo of checks=", size), func(b *testing.B) {
+			codec := grpcCodec{encoding.GetCodecV2("proto")}
+			request, err := proto.Marshal(wrapperspb.Bytes(requests[0]))
+			if err != nil {
+				b.Fatal(err)
+			}
+			payload := make([]byte, answered)
+			b.ReportAllocs()
+			for b.Loop() {
+				in := new(wrapperspb.BytesValue)
+				if err := codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(request)}, in); err != nil {
+					b.Fatal(err)
+				}
+				encoded, err := codec.Marshal(wrapperspb.Bytes(payload))
+				if err != nil {
+					b.Fatal(err)
+				}
+				encoded.Free()
+			}
 			perCheck(b, size)
 		})
 	}

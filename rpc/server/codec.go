@@ -71,6 +71,8 @@ func (c grpcCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	encoded := buffer.ReadOnlyData()
 	if in.err = tooManyElements(encoded, in.message); in.err != nil {
 		in.why = TooLarge
+	} else if decodeRequest(encoded, in.message) {
+		return nil
 	} else if err := c.CodecV2.Unmarshal(mem.BufferSlice{buffer}, in.message); err != nil {
 		in.err, in.why = undecodable(encoded, in.message, err), BadMessage
 	}
@@ -206,6 +208,9 @@ func handling(u UnaryService, guard guard) *grpc.ServiceDesc {
 	methods := make([]grpc.MethodDesc, len(desc.Methods))
 	for i, m := range desc.Methods {
 		handle, name := m.Handler, "/"+desc.ServiceName+"/"+m.MethodName
+		if desc.ServiceName == pb.RateLimiter_ServiceDesc.ServiceName {
+			handle = guard.streams.encoded(m.MethodName, handle)
+		}
 		refusable := slices.Contains(u.refusable, m.MethodName)
 		m.Handler = func(srv any, ctx context.Context, receive func(any) error, interceptor grpc.UnaryServerInterceptor) (answer any, err error) {
 			defer guard.recover(name, &err)

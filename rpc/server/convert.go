@@ -31,6 +31,8 @@ type scratch struct {
 
 	ended sliceReturn
 	admin admin
+
+	wait waitState // of a check or a reserve
 }
 
 func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
@@ -39,7 +41,7 @@ func (s *Service) newScratch() *scratch { return s.scratches.Get().(*scratch) }
 // decision, whose memory the engine reuses. It clears what a call of its kind has set,
 // because clearing all of a scratch costs more than counting a hit.
 func (s *Service) release(x *scratch) {
-	x.callerID, x.tries = "", false
+	x.callerID, x.tries, x.wait = "", false, waitState{}
 	x.request.Force, x.request.Attempt, x.request.Asker, x.request.TakesSlice = false, 0, 0, false
 	switch x.kind {
 	case call.Count:
@@ -138,6 +140,9 @@ func (x *scratch) check(r *pb.CheckRequest, id string) (err error) {
 		return err
 	}
 	q.InputTokens, q.OutputTokens, q.ID, q.ServiceTier = r.InputTokens, r.OutputTokens, id, r.ServiceTier
+	if err := x.waiting(r.Priority, r.MaxWait); err != nil {
+		return err
+	}
 	q.Costs, err = x.ownCosts(r.Costs)
 	return err
 }
@@ -199,6 +204,9 @@ func (x *scratch) reserve(r *pb.ReserveRequest, id string) (err error) {
 	}
 	if r.MaxOutputTokens == nil {
 		q.OutputTokens = -1 // the policy's default
+	}
+	if err := x.waiting(r.Priority, r.MaxWait); err != nil {
+		return err
 	}
 	q.Costs, err = x.ownCosts(r.Costs)
 	return err

@@ -16,7 +16,7 @@ import (
 
 // countDecision counts a decision. It reports false for a replay, which is not counted.
 func (s *Service) countDecision(x *scratch) bool {
-	if x.request.Force {
+	if x.request.Force || x.wait.mayWait { // which is counted when it has waited
 		return false
 	}
 	if x.kind == call.Count {

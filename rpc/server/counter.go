@@ -81,6 +81,16 @@ func countedBy(r *pb.Counted) Counted {
 
 // hits validates r and fills x.count.
 func (x *scratch) hits(r *pb.CountRequest, id string) error {
+	throttle := limiter.Throttle{}
+	if t := r.GetThrottle(); t != nil {
+		throttle = limiter.Throttle{Capacity: t.GetCapacity(), Count: t.GetCount(), Period: time.Duration(t.GetPeriodNanos())}
+		if err := throttle.Validate(); err != nil {
+			return err
+		}
+		if r.GetGiveBack() {
+			return wrong("give_back", "true", "is not for a throttle")
+		}
+	}
 	if r.GetUnit() < 0 || r.GetUnit() > pb.Unit_UNIT_YEAR {
 		return wrong("unit", decimal(int64(r.GetUnit())), "is unknown")
 	}
@@ -91,8 +101,10 @@ func (x *scratch) hits(r *pb.CountRequest, id string) error {
 	if err := checkAmount("limit", r.GetLimit()); err != nil {
 		return err
 	}
-	if err := w.Validate(); err != nil {
-		return err
+	if !throttle.IsSet() {
+		if err := w.Validate(); err != nil {
+			return err
+		}
 	}
 	if err := checkAmount("hits", r.GetHits()); err != nil {
 		return err
@@ -104,9 +116,9 @@ func (x *scratch) hits(r *pb.CountRequest, id string) error {
 		return wrong("window_end", decimal(r.GetWindowEnd()), "must not be negative")
 	}
 	x.count = limiter.CountRequest{
-		Key: r.GetKey(), Window: w, ID: id, Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
+		Key: r.GetKey(), Window: w, Throttle: throttle, ID: id, Limit: r.GetLimit(), Hits: r.GetHits(), GiveBack: r.GetGiveBack(),
 		Force: x.request.Force, WindowEnd: r.GetWindowEnd(),
-		Try: x.tries, Asker: x.request.Asker, TakesSlice: x.request.TakesSlice,
+		Try: x.tries && !throttle.IsSet(), Asker: x.request.Asker, TakesSlice: x.request.TakesSlice,
 	}
 	return nil
 }
@@ -130,5 +142,9 @@ func (s *Service) fillCounted(p *pb.Counted, x *scratch) *pb.Counted {
 	p.Owner = s.owner
 	p.Route = s.route
 	p.Replayed = d.Replayed
+	p.Limited, p.Remaining, p.RetryAfterNanos = false, 0, 0
+	if x.count.Throttle.IsSet() {
+		p.Limited, p.Remaining, p.RetryAfterNanos = d.Over, d.Remaining, d.RetryAfter
+	}
 	return p
 }

@@ -33,6 +33,8 @@ type metrics struct {
 	delta          prometheus.Histogram
 	reasserted     prometheus.Counter
 	counts         map[counting]prometheus.Counter
+	waiting        *waitMetrics
+	traffic        traffic
 
 	series atomic.Pointer[map[series]*counters] // replaced, never edited
 	grow   sync.Mutex                           // held to replace series
@@ -68,10 +70,10 @@ const (
 var invalidFields = [...]string{
 	"key", "tier", "model", "request_id", "requests", "input_tokens", "cached_input_tokens", "output_tokens",
 	"cache_write_tokens", "cache_write_1h_tokens", "images", "searches", "service_tier",
-	"max_output_tokens", "min_output_tokens", "estimated_input", "known_input_tokens", "n", "ttl_seconds", "costs", "final", "items", "call", "slice", "spent", "calls", "kept", "other",
+	"max_output_tokens", "min_output_tokens", "estimated_input", "known_input_tokens", "n", "ttl_seconds", "costs", "priority", "max_wait", "final", "items", "call", "slice", "spent", "calls", "kept", "other",
 }
 
-func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics {
+func newMetrics(reg prometheus.Registerer, engine *limiter.Engine) *metrics {
 	f := promauto.With(reg)
 	m := &metrics{
 		decisions: f.NewCounterVec(prometheus.CounterOpts{
@@ -100,6 +102,7 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 		counts:  map[counting]prometheus.Counter{},
 	}
 	m.series.Store(&map[series]*counters{})
+	m.traffic.init()
 	fallback := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_fallback_decisions_total",
 		Help: "Answers to check and reserve that this member gave without the owner. They are counted in bucketring_decisions_total too.",
@@ -139,8 +142,9 @@ func newMetrics(reg prometheus.Registerer, stats func() limiter.Stats) *metrics 
 	for _, c := range []counting{countedWithin, countedOver, countedFullUp} {
 		m.counts[c] = counts.WithLabelValues(string(c))
 	}
+	m.waiting = newWaitMetrics(f)
 	if reg != nil {
-		reg.MustRegister(newStatsCollector(stats))
+		reg.MustRegister(newStatsCollector(engine.Stats), newUsageCollector(engine.Usage))
 	}
 	return m
 }
@@ -182,6 +186,7 @@ func (m *metrics) decided(route pb.Route, r *limiter.Request, d *limiter.Decisio
 	if c := m.fallback[d.Outcome&3]; c != nil && route == pb.Route_ROUTE_FALLBACK {
 		c.Inc()
 	}
+	m.traffic.decided(route, d)
 	if d.Replayed {
 		return
 	}

@@ -13,10 +13,10 @@ type Rejection string
 
 // Reasons for rejections.
 const (
-	UnknownPath    Rejection = "unknown_path" // of HTTP, or method of gRPC
+	UnknownPath    Rejection = "unknown_path" // of HTTP, method of gRPC, or command of RESP
 	WrongMethod    Rejection = "wrong_method" // of HTTP
 	WebPage        Rejection = "web_page"     // a call of a page in a browser
-	BadMessage     Rejection = "bad_message"  // not JSON, or not protobuf
+	BadMessage     Rejection = "bad_message"  // not JSON, not protobuf, or not RESP
 	UnknownField   Rejection = "unknown_field"
 	InvalidField   Rejection = "invalid_field"
 	TooLarge       Rejection = "too_large"
@@ -33,6 +33,7 @@ const (
 	HTTPInterface  = "http"
 	GRPCInterface  = "grpc"
 	EnvoyInterface = "envoy_http"
+	RESPInterface  = "resp"
 )
 
 // Rejections counts rejected requests by interface and reason. A nil Rejections counts
@@ -48,7 +49,7 @@ func NewRejections(reg prometheus.Registerer) *Rejections {
 		Help: "Requests rejected before they became calls, by interface and reason. Calls with an invalid field are in bucketring_invalid_requests_total, too.",
 	}, []string{"interface", "reason"})
 	r := &Rejections{counters: map[string]map[Rejection]prometheus.Counter{}}
-	for _, name := range []string{HTTPInterface, GRPCInterface, EnvoyInterface} {
+	for _, name := range []string{HTTPInterface, GRPCInterface, EnvoyInterface, RESPInterface} {
 		r.counters[name] = map[Rejection]prometheus.Counter{}
 		for _, why := range rejections {
 			r.counters[name][why] = vec.WithLabelValues(name, string(why))

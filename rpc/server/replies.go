@@ -167,3 +167,9 @@ func (r *reusedReply) result(s *Service, x *scratch) *pb.Result {
 	m := replies{r.decision[:], r.settlement[:], r.seen[:], r.counted[:], space{limits: r.limits, list: r.list}}
 	return m.result(s, x)
 }
+
+// withoutLimits is result, but the answer has no limits.
+func (r *reusedReply) withoutLimits(s *Service, x *scratch) *pb.Result {
+	m := replies{r.decision[:], r.settlement[:], r.seen[:], r.counted[:], space{omit: true}}
+	return m.result(s, x)
+}

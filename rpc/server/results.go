@@ -30,6 +30,7 @@ type Results struct {
 	list    []result
 	checks  checks
 	reply   reusedReply // for Append
+	defined definedLimits
 
 	keepsDenials bool   // see KeepDenials
 	trace        string // see SetTrace
@@ -97,6 +98,15 @@ func (r *Results) Change(i int) Change {
 	return c
 }
 
+// MayWait reports whether call i was denied and may wait until it fits.
+func (r *Results) MayWait(i int) bool {
+	one := &r.list[i]
+	if one.done != nil {
+		return one.done.GetDecision().GetMayWait()
+	}
+	return one.scratch != nil && one.scratch.wait.mayWait
+}
+
 // Limits returns the limits of call i, which Lendable has returned true for: of a count one,
 // with the window as its model. They are valid until the results are released.
 func (r *Results) Limits(i int) []limiter.LimitState { return r.list[i].scratch.limits() }
@@ -138,6 +148,16 @@ func (r *Results) Get(i int) *pb.Result {
 	return result
 }
 
+// View returns the result of call i, in memory that the next View or Append uses again.
+func (r *Results) View(i int) *pb.Result {
+	done := r.list[i].done
+	if done == nil {
+		done = r.reply.result(r.service, r.list[i].scratch)
+		done.Slice = r.list[i].slice
+	}
+	return done
+}
+
 // Counted returns the result of call i, which is a count.
 func (r *Results) Counted(i int) Counted {
 	one := &r.list[i]
@@ -167,12 +187,7 @@ func (r *Results) All() []*pb.Result {
 // Append appends every result, encoded as a field of pb.Answers.
 func (r *Results) Append(wire []byte) []byte {
 	for i := range r.list {
-		done := r.list[i].done
-		if done == nil {
-			done = r.reply.result(r.service, r.list[i].scratch)
-			done.Slice = r.list[i].slice
-		}
-		wire = codec.AppendResult(wire, done)
+		wire = codec.AppendResult(wire, r.View(i))
 	}
 	return wire
 }

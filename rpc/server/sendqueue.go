@@ -58,6 +58,7 @@ type sendQueue struct {
 		closed  bool  // the connection is, and nothing is charged any more
 	}
 
+	once    bool        // of a unary call: nothing follows the first answer
 	armed   atomic.Bool // timer is running
 	timer   *time.Timer // nil until it is armed
 	stalled chan struct{}
@@ -74,8 +75,9 @@ func newSendQueue(ctx context.Context, l *StreamLimits) *sendQueue {
 // outgoing is an answer on its way to the codec, and then the pool that gets its memory
 // back when it is written or given up.
 type outgoing struct {
-	queue   *sendQueue
+	queue   *sendQueue // nil: of a small answer of a unary call
 	message proto.Message
+	encoded *[]byte // of answerBuffers, in place of a message
 	size    int
 	charged int64
 }
@@ -111,6 +113,7 @@ func (l *StreamLimits) unary(ctx context.Context, m proto.Message) (any, error) 
 		return m, nil
 	}
 	q := newSendQueue(ctx, l)
+	q.once = true
 	out, err := q.charge(m)
 	if err != nil {
 		return nil, err
@@ -119,9 +122,37 @@ func (l *StreamLimits) unary(ctx context.Context, m proto.Message) (any, error) 
 	return out, nil
 }
 
+// unaryEncoded is unary for an encoded answer, in memory of answerBuffers.
+func (l *StreamLimits) unaryEncoded(ctx context.Context, encoded *[]byte) (any, error) {
+	size := len(*encoded)
+	if size < minCharged {
+		out := outgoings.Get().(*outgoing)
+		*out = outgoing{encoded: encoded, size: size}
+		return out, nil
+	}
+	q := newSendQueue(ctx, l)
+	q.once = true
+	out, err := q.chargeSize(size)
+	if err != nil {
+		answerBuffers.Put(encoded)
+		return nil, err
+	}
+	out.encoded = encoded
+	q.add(out)
+	return out, nil
+}
+
 // charge takes what a large message needs from the budget.
 func (q *sendQueue) charge(m proto.Message) (*outgoing, error) {
-	size := proto.Size(m)
+	out, err := q.chargeSize(proto.Size(m))
+	if err == nil {
+		out.message = m
+	}
+	return out, err
+}
+
+// chargeSize is charge for an answer of size bytes.
+func (q *sendQueue) chargeSize(size int) (*outgoing, error) {
 	charged := int64(0)
 	if size >= minCharged && q.conn != nil {
 		charged = int64(size)
@@ -134,7 +165,7 @@ func (q *sendQueue) charge(m proto.Message) (*outgoing, error) {
 		}
 	}
 	out := outgoings.Get().(*outgoing)
-	*out = outgoing{queue: q, message: m, size: size, charged: charged}
+	*out = outgoing{queue: q, size: size, charged: charged}
 	return out, nil
 }
 
@@ -231,6 +262,10 @@ func (q *sendQueue) tick() {
 
 // marshal encodes a message into memory that comes back by Put.
 func (out *outgoing) marshal() (mem.BufferSlice, error) {
+	if buf := out.encoded; buf != nil {
+		out.encoded = nil
+		return mem.BufferSlice{mem.NewBuffer(buf, out)}, nil
+	}
 	buf := answerBuffers.Get(max(out.size, 4<<10))
 	wire, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*buf)[:0], out.message)
 	out.message = nil
@@ -251,10 +286,19 @@ func (*outgoing) Get(n int) *[]byte { return answerBuffers.Get(n) }
 func (out *outgoing) Put(buf *[]byte) {
 	answerBuffers.Put(buf)
 	q := out.queue
+	if q == nil {
+		*out = outgoing{}
+		outgoings.Put(out)
+		return
+	}
 	q.progress.Store(time.Now().UnixNano())
 	q.bytes.Add(-int64(out.size))
 	q.unsent.Add(-1)
 	q.discharge(out)
+	if q.once {
+		q.timer.Stop() // or it would keep the queue for sendTimeout
+		return
+	}
 	select {
 	case q.room <- struct{}{}:
 	default:

@@ -10,6 +10,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,7 @@ type Service struct {
 	route     pb.Route
 	metrics   *metrics
 	admission *Admission
+	lines     *lines    // of calls that wait; nil: none does
 	scratches sync.Pool // of *scratch
 	results   sync.Pool // of *Results
 	version   atomic.Pointer[versionText]
@@ -77,7 +79,7 @@ func New(o Options) *Service {
 		newID:     o.NewID,
 		owner:     o.Name,
 		route:     pb.Route_ROUTE_LOCAL,
-		metrics:   newMetrics(o.Registry, o.Engine.Stats),
+		metrics:   newMetrics(o.Registry, o.Engine),
 		admission: o.Admission,
 	}
 	s.init()
@@ -128,7 +130,7 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 		}
 		r.scratch = x
 		switch {
-		case x.kind == call.Check && len(calls) > 1:
+		case x.kind == call.Check && len(calls) > 1 && !x.wait.decided:
 			results.checks.add(i, x)
 		case x.kind.EndsReservation() || x.kind == call.Peek || x.kind == call.SliceReturn || x.kind == call.Admin:
 		case results.keepsDenials && x.isDenial():
@@ -147,7 +149,12 @@ func (s *Service) Decide(calls []call.Call, results *Results) {
 			s.release(r.scratch)
 			r.scratch = nil
 			results.fail(i, err)
-		} else if results.keepsDenials && r.scratch.isDenial() {
+			continue
+		}
+		if s.lines != nil {
+			r.scratch.decideMayWait()
+		}
+		if results.keepsDenials && r.scratch.isDenial() {
 			r.uncounted = true
 		} else if s.countDecision(r.scratch) {
 			decided++
@@ -170,20 +177,37 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	case call.Settle:
 		err := s.settle(now, x, c)
 		s.countSettle(x, err)
+		if err == nil {
+			s.freed(x.used.Key, x.decision.Limits)
+		}
 		return err
 	case call.Cancel:
 		if c.Attempt != 0 {
 			return s.withdraw(now, x, c)
 		}
 		err := s.engine.Cancel(now, x.used.Key, x.used.ID, &x.decision)
+		if errors.Is(err, limiter.ErrUnknownReservation) && s.lines != nil {
+			if s.cancelWaiting(x.used.Key, x.used.ID, 0) {
+				x.decision.Status, x.decision.Limits, err = limiter.Cancelled, x.decision.Limits[:0], nil
+			} else { // perhaps it was admitted meanwhile
+				err = s.engine.Cancel(now, x.used.Key, x.used.ID, &x.decision)
+			}
+		}
 		s.countSettle(x, err)
+		if err == nil {
+			s.freed(x.used.Key, x.decision.Limits)
+		}
 		return err
 	case call.Count:
 		return s.engine.Count(now, &x.count, &x.counted)
 	case call.SliceReturn:
-		return s.endSlice(now, x)
+		err := s.endSlice(now, x)
+		s.freedAll(x.ended.key)
+		return err
 	case call.Admin:
-		return s.operate(now, x)
+		err := s.operate(now, x)
+		s.freedAll(c.Key)
+		return err
 	}
 	if err := s.resolve(now, x); err != nil {
 		return err
@@ -195,13 +219,32 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 	if x.request.ID == "" {
 		x.request.ID = s.newID()
 	}
-	switch {
-	case x.kind == call.Reserve:
-		return s.engine.Reserve(now, &x.request, &x.decision)
-	case alone:
-		return s.engine.Check(now, &x.request, &x.decision)
+	if l := s.lineOf(x.request.Key); l != nil {
+		x.wait.decided = true
+		err := l.decideNew(now, x)
+		s.lines.leave(l)
+		return s.decidedAlone(x, err)
 	}
-	return nil
+	if x.kind == call.Check && !alone {
+		return nil
+	}
+	return s.decidedAlone(x, s.decideAlone(now, x))
+}
+
+// decideAlone decides a check or a reserve, whoever waits.
+func (s *Service) decideAlone(now limiter.Time, x *scratch) error {
+	if x.kind == call.Reserve {
+		return s.engine.Reserve(now, &x.request, &x.decision)
+	}
+	return s.engine.Check(now, &x.request, &x.decision)
+}
+
+// decidedAlone completes the decision of a check or a reserve.
+func (s *Service) decidedAlone(x *scratch, err error) error {
+	if err == nil && s.lines != nil && !x.wait.mayWait {
+		x.decideMayWait()
+	}
+	return err
 }
 
 // withdraw takes back one attempt of a check or a reserve. It is not counted as a
@@ -209,6 +252,7 @@ func (s *Service) decide(now limiter.Time, x *scratch, c *call.Call, alone bool)
 func (s *Service) withdraw(now limiter.Time, x *scratch, c *call.Call) error {
 	d := &x.decision
 	var err error
+	s.cancelWaiting(x.used.Key, x.used.ID, c.Attempt)
 	if c.Withdrawn == nil {
 		d.Change, err = s.engine.Withdraw(now, x.used.Key, x.used.ID, c.Attempt)
 		d.Large = true
@@ -219,6 +263,7 @@ func (s *Service) withdraw(now limiter.Time, x *scratch, c *call.Call) error {
 		return err
 	}
 	d.Status, d.Tier, d.PolicyVersion, d.Limits = limiter.Cancelled, "", 0, d.Limits[:0]
+	s.freedAll(c.Key)
 	return nil
 }
 

@@ -21,6 +21,7 @@ type sliceReturn struct {
 	key, id string
 	spent   []int64
 	kept    []limiter.Kept
+	used    limiter.Used
 }
 
 // errRecall is the error of a recall that came to a service which holds no slices.
@@ -58,14 +59,18 @@ func (x *scratch) returned(r *pb.SliceReturn) error {
 	if err != nil {
 		return err
 	}
-	x.ended = sliceReturn{key: r.GetKey(), id: id, spent: r.GetSpent(), kept: kept}
+	used := limiter.Used{
+		Input: r.GetUsed().GetInputTokens(), Cached: r.GetUsed().GetCachedInputTokens(),
+		Output: r.GetUsed().GetOutputTokens(), Spend: r.GetUsed().GetSpendMicros(),
+	}
+	x.ended = sliceReturn{key: r.GetKey(), id: id, spent: r.GetSpent(), kept: kept, used: used}
 	return nil
 }
 
 // endSlice ends a slice. One that has ended, or is not known, is not an error: its return
 // came again, or after its lease, when all of it was charged.
 func (s *Service) endSlice(now limiter.Time, x *scratch) error {
-	err := s.engine.Return(now, x.ended.key, x.ended.id, x.ended.spent, x.ended.kept, &x.decision)
+	err := s.engine.Return(now, x.ended.key, x.ended.id, x.ended.spent, x.ended.kept, x.ended.used, &x.decision)
 	if errors.Is(err, limiter.ErrUnknownReservation) || errors.Is(err, limiter.ErrConflict) {
 		return nil
 	}
@@ -83,9 +88,9 @@ func (r *Results) Lendable(i int) (rate, share int64, ok bool) {
 		return 0, 0, false
 	}
 	if d := &x.counted; x.kind == call.Count {
-		return d.Rate, d.AskerShare, !d.Over && !d.Replayed && !d.Waits
+		return d.Rate, d.AskerShare, !d.Over && !d.Replayed && !d.Waits && !x.count.Throttle.IsSet()
 	}
-	if x.kind != call.Check && x.kind != call.Reserve || x.decision.Outcome != limiter.Allowed || x.decision.Replayed || x.request.Force {
+	if x.kind != call.Check && x.kind != call.Reserve || x.decision.Outcome != limiter.Allowed || x.decision.Replayed || x.request.Force || x.wait.behind {
 		return 0, 0, false
 	}
 	return x.decision.Rate, x.decision.AskerShare, true

@@ -40,11 +40,11 @@ func (k StreamKind) String() string {
 // streamKindOf returns the kind of a method.
 func streamKindOf(method string) StreamKind {
 	switch method {
-	case pb.RateLimiter_Exchange_FullMethodName:
+	case pb.RateLimiter_Exchange_FullMethodName, pb.RateLimiter_Wait_FullMethodName:
 		return ExchangeStream
 	case pb.RateLimiter_Watch_FullMethodName:
 		return WatchStream
-	case pb.Peer_Exchange_FullMethodName:
+	case pb.Peer_Exchange_FullMethodName, pb.Peer_Wait_FullMethodName:
 		return MemberStream
 	}
 	return UnaryStream

@@ -17,7 +17,8 @@ func (s *Service) TakeBack(results *Results, i int, c *call.Call) (id string) {
 	}
 	id = one.slice.GetId()
 	var d limiter.Decision
-	_ = s.engine.Return(s.now(), c.Key, id, make([]int64, len(one.slice.GetAmounts())), nil, &d) // an error: see above
+	_ = s.engine.Return(s.now(), c.Key, id, make([]int64, len(one.slice.GetAmounts())), nil, limiter.Used{}, &d) // an error: see above
 	one.slice = nil
+	s.freedAll(c.Key)
 	return id
 }

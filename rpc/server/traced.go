@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/internal/tracing"
 	"github.com/bucketring/bucketring/rpc/pb"
@@ -62,63 +63,94 @@ func end(span trace.Span, result *pb.Result, err error) {
 
 // Check implements pb.RateLimiterServer.
 func (s *traced) Check(ctx context.Context, r *pb.CheckRequest) (*pb.Decision, error) {
-	ctx, span := s.begin(ctx, "check", r.GetKey(), r.GetModel())
-	d, err := s.RateLimiterServer.Check(ctx, r)
-	if span != nil {
-		end(span, &pb.Result{Result: &pb.Result_Decision{Decision: d}}, err)
-	}
-	return d, err
+	return traceAround(ctx, s, r, s.RateLimiterServer.Check)
 }
 
 // Reserve implements pb.RateLimiterServer.
 func (s *traced) Reserve(ctx context.Context, r *pb.ReserveRequest) (*pb.Decision, error) {
-	ctx, span := s.begin(ctx, "reserve", r.GetKey(), r.GetModel())
-	d, err := s.RateLimiterServer.Reserve(ctx, r)
-	if span != nil {
-		end(span, &pb.Result{Result: &pb.Result_Decision{Decision: d}}, err)
-	}
-	return d, err
+	return traceAround(ctx, s, r, s.RateLimiterServer.Reserve)
 }
 
 // Settle implements pb.RateLimiterServer.
 func (s *traced) Settle(ctx context.Context, r *pb.SettleRequest) (*pb.Settlement, error) {
-	ctx, span := s.begin(ctx, "settle", r.GetKey(), "")
-	done, err := s.RateLimiterServer.Settle(ctx, r)
-	if span != nil {
-		end(span, &pb.Result{Result: &pb.Result_Settlement{Settlement: done}}, err)
-	}
-	return done, err
+	return traceAround(ctx, s, r, s.RateLimiterServer.Settle)
 }
 
 // Cancel implements pb.RateLimiterServer.
 func (s *traced) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Settlement, error) {
-	ctx, span := s.begin(ctx, "cancel", r.GetKey(), "")
-	done, err := s.RateLimiterServer.Cancel(ctx, r)
-	if span != nil {
-		end(span, &pb.Result{Result: &pb.Result_Settlement{Settlement: done}}, err)
-	}
-	return done, err
+	return traceAround(ctx, s, r, s.RateLimiterServer.Cancel)
 }
 
 // Peek implements pb.RateLimiterServer.
 func (s *traced) Peek(ctx context.Context, r *pb.PeekRequest) (*pb.PeekResponse, error) {
-	ctx, span := s.begin(ctx, "peek", r.GetKey(), r.GetModel())
-	limits, err := s.RateLimiterServer.Peek(ctx, r)
-	if span != nil {
-		end(span, &pb.Result{Result: &pb.Result_Limits{Limits: limits}}, err)
-	}
-	return limits, err
+	return traceAround(ctx, s, r, s.RateLimiterServer.Peek)
 }
 
 // Batch implements pb.RateLimiterServer.
 func (s *traced) Batch(ctx context.Context, r *pb.BatchRequest) (*pb.BatchResponse, error) {
-	ctx, span := s.begin(ctx, "batch", "", "")
-	answer, err := s.RateLimiterServer.Batch(ctx, r)
+	return traceAround(ctx, s, r, s.RateLimiterServer.Batch)
+}
+
+// traceAround makes a call with its span, if it is sampled.
+func traceAround[R, A proto.Message](ctx context.Context, s *traced, request R, call func(context.Context, R) (A, error)) (A, error) {
+	ctx, span := s.beginFor(ctx, request)
+	answer, err := call(ctx, request)
 	if span != nil {
-		span.SetAttributes(attribute.Int("bucketring.calls", len(r.GetItems())))
-		end(span, nil, err)
+		endFor(span, request, answer, err)
 	}
 	return answer, err
+}
+
+// endFor ends the span of a request.
+func endFor(span trace.Span, request, answer proto.Message, err error) {
+	if b, ok := request.(*pb.BatchRequest); ok {
+		span.SetAttributes(attribute.Int("bucketring.calls", len(b.GetItems())))
+	}
+	end(span, resultOf(answer), err)
+}
+
+// appendAnswer implements encoder. The answer of a call with a span is made as a message first.
+func (s *traced) appendAnswer(ctx context.Context, request proto.Message, wire []byte) ([]byte, error) {
+	ctx, span := s.beginFor(ctx, request)
+	if span == nil {
+		return appendFrom(ctx, s.RateLimiterServer, request, wire)
+	}
+	answer, err := ask(ctx, s.RateLimiterServer, request)
+	endFor(span, request, answer, err)
+	if err != nil {
+		return nil, err
+	}
+	return proto.MarshalOptions{}.MarshalAppend(wire, answer)
+}
+
+// beginFor is begin for a request.
+func (s *traced) beginFor(ctx context.Context, request proto.Message) (context.Context, trace.Span) {
+	switch q := request.(type) {
+	case *pb.CheckRequest:
+		return s.begin(ctx, "check", q.GetKey(), q.GetModel())
+	case *pb.ReserveRequest:
+		return s.begin(ctx, "reserve", q.GetKey(), q.GetModel())
+	case *pb.SettleRequest:
+		return s.begin(ctx, "settle", q.GetKey(), "")
+	case *pb.CancelRequest:
+		return s.begin(ctx, "cancel", q.GetKey(), "")
+	case *pb.PeekRequest:
+		return s.begin(ctx, "peek", q.GetKey(), q.GetModel())
+	}
+	return s.begin(ctx, "batch", "", "")
+}
+
+// resultOf returns the result with an answer; nil for that of a batch.
+func resultOf(answer proto.Message) *pb.Result {
+	switch a := answer.(type) {
+	case *pb.Decision:
+		return &pb.Result{Result: &pb.Result_Decision{Decision: a}}
+	case *pb.Settlement:
+		return &pb.Result{Result: &pb.Result_Settlement{Settlement: a}}
+	case *pb.PeekResponse:
+		return &pb.Result{Result: &pb.Result_Limits{Limits: a}}
+	}
+	return nil
 }
 
 // carrier is metadata from which a traceparent is read.

@@ -41,8 +41,8 @@ var (
 	// keysOf are the keys that steps with a verb may have besides at, the verb,
 	// callKeys and expectations.
 	keysOf = map[verb][]string{
-		check:   {"id", "requests", "input_tokens", "output_tokens", "costs", "tokens", "service_tier"},
-		reserve: {"id", "requests", "input_tokens", "output_tokens", "costs", "min_output_tokens", "n", "ttl", "service_tier"},
+		check:   {"id", "requests", "input_tokens", "output_tokens", "costs", "tokens", "service_tier", "priority"},
+		reserve: {"id", "requests", "input_tokens", "output_tokens", "costs", "min_output_tokens", "n", "ttl", "service_tier", "priority"},
 		settle: {
 			"input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "output_tokens", "images", "searches",
 			"costs", "tokens", "service_tier", "rejected", "final",
@@ -223,6 +223,10 @@ func (p *parser) detail(s *step, f yamldoc.Field) {
 		s.searches = p.count(f.Value, f.Name)
 	case "service_tier":
 		s.serviceTier, _ = p.r.Text(f.Value, f.Name)
+	case "priority":
+		if i, ok := p.r.Word(f.Value, f.Name, "interactive", "standard", "batch"); ok {
+			s.priority = limiter.Priorities[i]
+		}
 	case "rejected":
 		i, _ := p.r.Word(f.Value, f.Name, "true", "false")
 		s.rejected = i == 0
@@ -353,14 +357,31 @@ func (p *parser) duration(n yamldoc.Node, what string) time.Duration {
 	if !ok {
 		return 0
 	}
-	d, err := time.ParseDuration(text)
+	d, err := parseDuration(text)
 	if _, number := strconv.Atoi(text); number == nil && text != "0" {
 		p.r.Problem(n, "%s needs a unit, as in %ss", what, text)
 	} else if err != nil || d < 0 || d > maxDuration {
-		p.r.Problem(n, "%s must be a duration such as 1m30s, at most %s, got %q", what, maxDuration, text)
+		p.r.Problem(n, "%s must be a duration such as 1m30s or 40d, at most %s, got %q", what, "3660d", text)
 		return 0
 	}
 	return d
+}
+
+// parseDuration is [time.ParseDuration] with days, which come first: 40d, 1d12h.
+func parseDuration(text string) (time.Duration, error) {
+	days, rest, hasDays := strings.Cut(text, "d")
+	if !hasDays {
+		return time.ParseDuration(text)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	if err != nil || rest == "" {
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	d, err := time.ParseDuration(rest)
+	if d < 0 {
+		return 0, strconv.ErrSyntax
+	}
+	return time.Duration(n)*24*time.Hour + d, err
 }
 
 // position returns the place of a key of the step, or of the step if it has no such
@@ -378,5 +399,9 @@ func (s *step) String() string {
 	if s.name != "" {
 		text += " " + s.name
 	}
-	return fmt.Sprintf("at %s %s", s.at, text)
+	at := policy.FormatDuration(s.at)
+	if day := 24 * time.Hour; s.at >= day && s.at%day == 0 {
+		at = fmt.Sprintf("%dd", s.at/day)
+	}
+	return fmt.Sprintf("at %s %s", at, text)
 }

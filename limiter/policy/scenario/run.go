@@ -19,6 +19,7 @@ type run struct {
 	engine   *limiter.Engine
 	start    limiter.Time
 	failures []Failure
+	log      []string
 
 	number   int // of the step
 	step     *step
@@ -26,7 +27,7 @@ type run struct {
 	decision limiter.Decision
 }
 
-func (sc *Scenario) run(p *policy.Policy) []Failure {
+func (sc *Scenario) run(p *policy.Policy) (log []string, failures []Failure) {
 	r := &run{
 		policy: p,
 		engine: limiter.New(limiter.Options{Catalog: p.Catalog()}),
@@ -36,7 +37,7 @@ func (sc *Scenario) run(p *policy.Policy) []Failure {
 		r.number, r.step = i+1, &sc.steps[i]
 		r.runStep()
 	}
-	return r.failures
+	return r.log, r.failures
 }
 
 // fail records that the expectation with a key does not hold.
@@ -66,6 +67,7 @@ func (r *run) runStep() {
 	if err != nil {
 		got = errorOutcome(err)
 	}
+	r.log = append(r.log, r.step.String()+": "+r.became(got, err))
 	switch {
 	case s.want.outcome == got && err == nil || s.want.outcome == "" && err == nil:
 		r.compare()
@@ -86,6 +88,7 @@ func (r *run) decide(now limiter.Time) error {
 		Key: s.key, Tier: s.tier, Model: s.model, ID: s.name, Plan: &r.plan,
 		Requests: s.requests, InputTokens: s.input, OutputTokens: s.output, Costs: s.costs,
 		MinOutputTokens: s.minOutput, Choices: s.choices, TTL: s.ttl, ServiceTier: s.serviceTier,
+		Priority: s.priority,
 	}
 	switch s.verb {
 	case check:
@@ -113,6 +116,20 @@ func errorOutcome(err error) string {
 		return "conflict"
 	}
 	return "invalid"
+}
+
+// became describes what became of the step.
+func (r *run) became(outcome string, err error) string {
+	switch {
+	case err != nil:
+	case r.step.verb == settle || r.step.verb == cancel:
+		return r.decision.Status.String()
+	case r.step.verb == peek:
+		return limitOrNone(r.find(r.step.name))
+	case r.decision.Outcome == limiter.Allowed && r.decision.Binding >= 0:
+		return outcome + ", " + limitText(&r.decision.Limits[r.decision.Binding])
+	}
+	return r.describe(outcome, err)
 }
 
 // describe returns an outcome and its cause.
@@ -259,14 +276,24 @@ func (r *run) names() string {
 
 // String returns the report as text: a line per scenario, followed by a line per
 // failure that begins with its position.
-func (r Report) String() string {
+func (r Report) String() string { return r.text(false) }
+
+// Verbose is String with a line per step.
+func (r Report) Verbose() string { return r.text(true) }
+
+func (r Report) text(verbose bool) string {
 	var b strings.Builder
 	for _, result := range r.Results {
 		if len(result.Failures) == 0 {
 			fmt.Fprintf(&b, "ok    %s (%d steps)\n", result.Name, result.Steps)
-			continue
+		} else {
+			fmt.Fprintf(&b, "FAIL  %s\n", result.Name)
 		}
-		fmt.Fprintf(&b, "FAIL  %s\n", result.Name)
+		if verbose {
+			for _, line := range result.Log {
+				fmt.Fprintf(&b, "      %s\n", line)
+			}
+		}
 		for _, f := range result.Failures {
 			fmt.Fprintf(&b, "  %s:%d:%d: step %d, %s\n", f.File, f.Line, f.Column, f.Step, f.Message)
 		}

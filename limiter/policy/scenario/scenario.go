@@ -30,7 +30,7 @@
 //	peek: LIMIT   look at a limit, by its name or dimension
 //
 // A check or reserve may also have requests (default: 1), input_tokens,
-// output_tokens, costs, service_tier and id, and a reserve min_output_tokens, n and
+// output_tokens, costs, service_tier, priority and id, and a reserve min_output_tokens, n and
 // ttl. N may then be left out (check: ~). settle and cancel name the id of a reserve.
 // A reserve without output tokens asks for the default of the policy. A settle may
 // have input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens,
@@ -47,7 +47,7 @@
 //	scope         the scope of that limit; see below
 //	reason        as in answers: limit_exceeded, exceeds_capacity, no_price
 //	granted       output tokens per choice
-//	retry_after   a duration, rounded up to the millisecond
+//	retry_after   a duration such as 1m30s or 2d, rounded up to the millisecond
 //	remaining     what remains of the limit that the peek names or that binds, or
 //	              a mapping from limits to amounts; $ for spend
 //	debt          likewise
@@ -57,6 +57,7 @@
 package scenario
 
 import (
+	"regexp"
 	"time"
 
 	"github.com/bucketring/bucketring/internal/yamldoc"
@@ -103,6 +104,7 @@ type step struct {
 	ttl         time.Duration
 	costs       []limiter.Cost
 	serviceTier string
+	priority    limiter.Priority
 	rejected    bool
 	final       bool
 
@@ -141,6 +143,7 @@ type Result struct {
 	File     string    `json:"file"`
 	Line     int       `json:"line"`
 	Steps    int       `json:"steps"`
+	Log      []string  `json:"log,omitempty"` // what became of each step
 	Failures []Failure `json:"failures,omitempty"`
 }
 
@@ -153,12 +156,17 @@ type Failure struct {
 	Message string `json:"message"`
 }
 
-// Run replays the suite against p. Its engines use the catalog of p.
-func (s *Suite) Run(p *policy.Policy) Report {
+// Run replays the scenarios whose names match only, or all if it is nil, against p. The
+// engines use the catalog of p.
+func (s *Suite) Run(p *policy.Policy, only *regexp.Regexp) Report {
 	var report Report
 	for i := range s.Scenarios {
 		sc := &s.Scenarios[i]
-		result := Result{Name: sc.Name, File: s.File, Line: sc.Line, Steps: len(sc.steps), Failures: sc.run(p)}
+		if only != nil && !only.MatchString(sc.Name) {
+			continue
+		}
+		result := Result{Name: sc.Name, File: s.File, Line: sc.Line, Steps: len(sc.steps)}
+		result.Log, result.Failures = sc.run(p)
 		if len(result.Failures) == 0 {
 			report.Passed++
 		} else {

@@ -3,8 +3,13 @@
 package scenario
 
 import (
+	"encoding/xml"
 	"errors"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 
@@ -29,7 +34,7 @@ func TestRun(t *testing.T) {
 			if err != nil {
 				return err.Error()
 			}
-			return suite.Run(p).String()
+			return suite.Run(p, nil).String()
 		}
 		t.Fatalf("%s: unknown command %s", d.Pos, d.Cmd)
 		return ""
@@ -44,12 +49,80 @@ func TestReportCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := suite.Run(policy.Default(limiter.NewCatalog()))
+	got := suite.Run(policy.Default(limiter.NewCatalog()), nil)
 	if got.Passed != 1 || got.Failed != 1 || len(got.Results[1].Failures) != 1 {
 		t.Fatalf("Run = %+v, want one passed and one failed", got)
 	}
 	if f := got.Results[1].Failures[0]; f.File != "test.yaml" || f.Line != 3 || f.Step != 1 {
 		t.Errorf("failure = %+v, want test.yaml:3, step 1", f)
+	}
+}
+
+// TestRunsSome: only scenarios whose names match are run, and each of their steps is logged.
+func TestRunsSome(t *testing.T) {
+	suite, err := Parse("test.yaml", []byte(`
+- { name: daily spend, steps: [{ check: 1 }] }
+- { name: monthly spend, steps: [{ reserve: 1, id: a }, { at: 1d12h, settle: a, tokens: 1 }, { at: 40d, peek: tokens, remaining: 10_000 }] }
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := suite.Run(policy.Default(limiter.NewCatalog()), regexp.MustCompile("^month"))
+	if got.Passed != 1 || got.Failed != 0 || len(got.Results) != 1 || got.Results[0].Name != "monthly spend" {
+		t.Fatalf("Run(^month) = %+v, want the second scenario", got)
+	}
+	want := []string{
+		"at 0s reserve a: allowed, concurrent of test, 1 of 2 remaining",
+		"at 36h settle a: settled",
+		"at 40d peek tokens: tokens of test, 10000 of 10000 remaining",
+	}
+	if !slices.Equal(got.Results[0].Log, want) {
+		t.Errorf("log %q, want %q", got.Results[0].Log, want)
+	}
+	if text := got.Verbose(); !strings.Contains(text, "\n      "+want[1]+"\n") {
+		t.Errorf("Verbose() = %s, want a line for each step", text)
+	}
+}
+
+func TestDurations(t *testing.T) {
+	for text, want := range map[string]time.Duration{"90s": 90 * time.Second, "40d": 960 * time.Hour, "1d12h": 36 * time.Hour, "0d1ns": 1} {
+		if got, err := parseDuration(text); err != nil || got != want {
+			t.Errorf("parseDuration(%s) = %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"d", "1.5d", "-1d", "1d-1h", "12h1d", "99999d", "1d1"} {
+		if got, err := parseDuration(text); err == nil {
+			t.Errorf("parseDuration(%s) = %v, want an error", text, got)
+		}
+	}
+}
+
+// TestJUnit: the XML has a suite for each file, and the failures of each scenario.
+func TestJUnit(t *testing.T) {
+	suite, err := Parse("test.yaml", []byte(`
+- { name: "good & short", steps: [{ check: 1, want: allowed }] }
+- { name: bad, steps: [{ check: 1, want: denied }] }
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := suite.Run(policy.Default(limiter.NewCatalog()), nil).JUnit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got junitSuites
+	if err := xml.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Tests != 2 || got.Failures != 1 || len(got.Suites) != 1 || len(got.Suites[0].Cases) != 2 {
+		t.Fatalf("JUnit() = %s, want one suite with two cases, of which one failed", out)
+	}
+	good, bad := got.Suites[0].Cases[0], got.Suites[0].Cases[1]
+	if good.Name != "good & short" || good.Failure != nil || good.Output == "" {
+		t.Errorf("case %+v, want one that passed", good)
+	}
+	if bad.Failure == nil || !strings.Contains(bad.Failure.Text, "test.yaml:3:") || !strings.Contains(bad.Failure.Message, "want denied") {
+		t.Errorf("case %+v, want the failure", bad)
 	}
 }
 
@@ -75,6 +148,6 @@ func FuzzParse(f *testing.F) {
 		if len(suite.Scenarios) > 4 {
 			return // an engine each
 		}
-		_ = suite.Run(p).String()
+		_ = suite.Run(p, nil).String()
 	})
 }

@@ -55,18 +55,21 @@ func (a accessLog) write(r *Result) {
 	if !a.logger.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 16)
+	attrs := make([]slog.Attr, 0, 18)
 	if r.Key != "" { // else nobody was identified
 		attrs = append(attrs, slog.String(a.keys.Field(r.Key)))
 	}
 	attrs = append(attrs, slog.String("method", text.Shorten(r.Method, maxLoggedText)), slog.String("outcome", string(r.Outcome)))
 	for _, optional := range [...]slog.Attr{
 		slog.String("model", text.Shorten(r.Model, maxLoggedText)), slog.String("tier", r.Tier), slog.String("reason", string(r.Reason)),
-		slog.String("request_id", r.RequestID), slog.String("source", string(r.Source)),
+		slog.String("priority", string(r.Priority)), slog.String("request_id", r.RequestID), slog.String("source", string(r.Source)),
 	} {
 		if optional.Value.String() != "" {
 			attrs = append(attrs, optional)
 		}
+	}
+	if r.Waited > 0 {
+		attrs = append(attrs, slog.Float64("waited_ms", milliseconds(r.Waited)))
 	}
 	attrs = append(attrs, slog.Int("status", r.Status),
 		slog.Int64("input_tokens", r.Charged.InputTokens), slog.Int64("cached_input_tokens", r.Charged.CachedInputTokens),

@@ -47,6 +47,10 @@ type GRPCOptions struct {
 	// and with each message that a stream sends. Nil: only handlers report usage.
 	Usage func(fullMethod string, req, reply any) (client.Usage, bool)
 
+	// MaxWait is how long a call may wait in line, as in [Options], unless Estimate says it.
+	// Estimate also chooses the class.
+	MaxWait *time.Duration
+
 	// The fields below are as in [Options]. Codes count as the HTTP statuses that gRPC
 	// maps them to: the server errors are Unknown, DeadlineExceeded, Unimplemented,
 	// Internal, Unavailable and DataLoss.
@@ -80,6 +84,7 @@ func (o GRPCOptions) metering() metering {
 		logger:     o.Logger,
 		registerer: o.Registerer,
 		onDone:     o.OnDone,
+		maxWait:    o.MaxWait,
 	}.withDefaults()
 }
 
@@ -87,7 +92,8 @@ func (o GRPCOptions) metering() metering {
 // concurrent use and needs no Close.
 //
 // A denied call returns ResourceExhausted with the details ErrorInfo (its reason),
-// QuotaFailure and, if a retry can succeed, RetryInfo. Decided calls have x-ratelimit-* trailers.
+// QuotaFailure and, if a retry can succeed, RetryInfo. Decided calls have x-ratelimit-* trailers,
+// and x-bucketring-waited-ms if they waited in line.
 type GRPC struct {
 	options  GRPCOptions
 	metering *metering
@@ -147,6 +153,10 @@ func (g *GRPC) begin(ctx context.Context, method string, req any, setTrailer fun
 	}
 	estimate.Key, estimate.Tier = id.Key, id.Tier
 	c, err := g.metering.reserve(ctx, estimate, method)
+	if err != nil && ctx.Err() != nil {
+		g.metering.metrics.undecided(outcomeRejected, codeCancelled)
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
 	if err != nil {
 		return nil, g.limiterError(err)
 	}
@@ -226,13 +236,14 @@ func withDetails(code codes.Code, message string, details ...protoadapt.MessageV
 	return s.Err()
 }
 
-// trailer returns the x-ratelimit-* HTTP headers of a decision as metadata.
+// trailer returns the x-ratelimit-* HTTP headers of a decision, and how long it took in line,
+// as metadata.
 func trailer(c *Call) metadata.MD {
 	h := http.Header{}
 	dialect.SetHeaders(h, llm.OpenAI, &c.reservation.Decision, time.Now())
 	md := metadata.MD{}
 	for name, values := range h {
-		if name = strings.ToLower(name); strings.HasPrefix(name, "x-ratelimit-") {
+		if name = strings.ToLower(name); strings.HasPrefix(name, "x-ratelimit-") || name == strings.ToLower(dialect.HeaderWaited) {
 			md[name] = values
 		}
 	}

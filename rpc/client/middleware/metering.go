@@ -32,7 +32,8 @@ type metering struct {
 	onDone     func(Result)
 	access     accessLog
 	undecided  UndecidedMode
-	tracer     trace.Tracer // nil: no spans
+	tracer     trace.Tracer   // nil: no spans
+	maxWait    *time.Duration // of calls whose estimate has none; nil: as the policy says
 
 	// Set by start.
 	outage  *outageLog
@@ -63,6 +64,9 @@ func (m metering) validate() error {
 	}
 	if m.interval < 0 || m.interval >= m.lease && m.lease > 0 {
 		errs = append(errs, fmt.Errorf("progress_interval: must be shorter than the lease of %v, got %v", m.lease, m.interval))
+	}
+	if m.maxWait != nil && (*m.maxWait < 0 || *m.maxWait > maxMaxWait) {
+		errs = append(errs, fmt.Errorf("max_wait: must be between 0s and 10m, got %v", *m.maxWait))
 	}
 	return errors.Join(errs...)
 }
@@ -110,22 +114,29 @@ func (m *metering) report(r *Result) {
 	m.access.write(r)
 }
 
-// reserve makes a reservation. It ignores the cancellation of ctx: the outcome of
-// an interrupted reservation would be unknown, and it would hold its slot until
-// the lease expires. The limiter bounds how long it takes.
+// reserve makes a reservation, for which the call may have to wait in line. When ctx ends, the
+// call leaves the line. The outcome is unknown then, so that the reservation is cancelled. The
+// limiter bounds how long it takes: a deadline of ctx would make it take longer if no node
+// answers.
 //
 // The lease of an allowed call is renewed until [Call.finish].
 func (m *metering) reserve(ctx context.Context, e client.Estimate, method string) (*Call, error) {
 	started := time.Now()
 	e.RequestID, e.Once, e.TTL = rand.Text(), true, m.lease
+	if e.MaxWait == nil {
+		e.MaxWait = m.maxWait
+	}
 	reserving, span := m.span(ctx, "reserve")
-	r, err := m.limiter.Reserve(context.WithoutCancel(reserving), e)
+	reserving, stop := withoutDeadline(reserving)
+	r, err := m.limiter.Reserve(reserving, e)
+	stop()
 	endReserve(span, &e, r, err)
 	if err != nil {
-		if errors.Is(err, client.ErrUnreachable) {
+		left := ctx.Err() != nil
+		if left || errors.Is(err, client.ErrUnreachable) {
 			m.cancelLost(ctx, e)
 		}
-		if noNodeAnswered(err) {
+		if !left && noNodeAnswered(err) {
 			m.outage.add(m.access, m.undecided, e.Key, err)
 			if m.undecided == AllowUndecided {
 				return m.runUndecided(ctx, e, method, started), nil
@@ -140,6 +151,17 @@ func (m *metering) reserve(ctx context.Context, e client.Estimate, method string
 		m.renewer.add(c)
 	}
 	return c, nil
+}
+
+// withoutDeadline returns a context without the deadline of ctx, which ends when ctx does. stop
+// must be called.
+func withoutDeadline(ctx context.Context) (detached context.Context, stop func()) {
+	detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, cancel)
+	return detached, func() {
+		forget()
+		cancel()
+	}
 }
 
 // runUndecided returns a call that runs although no node has decided it.

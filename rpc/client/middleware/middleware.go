@@ -16,6 +16,7 @@ import (
 
 const (
 	headerMinOutput = "X-Bucketring-Min-Output-Tokens" // of a request: a number, or forbid
+	headerPriority  = "X-Bucketring-Priority"          // of a request: the class of the call
 	headerRequestID = "X-Bucketring-Request-Id"        // of a response: the id of the reservation
 )
 
@@ -164,8 +165,19 @@ func (m *Middleware) serveEstimated(w http.ResponseWriter, r *http.Request, next
 // reserve returns a call that may run. Otherwise it writes the response and
 // returns nil.
 func (m *Middleware) reserve(x exchange, e client.Estimate, method string) *Call {
+	if e.Priority == "" {
+		class, rejection := classOf(x.r)
+		if rejection != nil {
+			m.reject(x, rejection)
+			return nil
+		}
+		e.Priority = class
+	}
 	c, err := m.metering.reserve(x.r.Context(), e, method)
 	switch {
+	case err != nil && x.r.Context().Err() != nil:
+		m.reject(x, cancelledRejection)
+		return nil
 	case err != nil:
 		m.reject(x, limiterRejection(err))
 		return nil

@@ -141,7 +141,8 @@ type Options struct {
 	// Negative: the server bounds it otherwise. 0: [DefaultBodyTimeout].
 	BodyTimeout time.Duration
 
-	// StreamUsage says whether the model server is asked for the usage of streams.
+	// StreamUsage says whether the model server is asked for the usage of streams. The zero
+	// value asks; [StreamUsageNever] switches it off.
 	StreamUsage StreamUsage
 
 	// MinOutputTokens is the smallest useful output of each choice, for policies that
@@ -149,6 +150,15 @@ type Options struct {
 	// X-Bucketring-Min-Output-Tokens overrides it with a number or "forbid". 0: the
 	// larger of 256 and an eighth of the requested output.
 	MinOutputTokens int64
+	// MaxWait is how long a call may wait in line, where the policy lets calls wait, until
+	// it fits. Its caller sees a slower answer instead of a denial, and leaves the line when
+	// it disconnects. 0: no call waits. At most 10 minutes. Nil: as long as the policy says.
+	// Timeouts of the server must be longer.
+	//
+	// The request header X-Bucketring-Priority names the class of the call: interactive,
+	// standard or batch. An Estimate may have its own MaxWait and Priority.
+	MaxWait *time.Duration
+
 	// DegradeStructuredOutput also allows smaller grants for calls with tools or
 	// with a response schema, whose output is useless when it is truncated.
 	DegradeStructuredOutput bool
@@ -228,6 +238,9 @@ func (o Options) Validate() error {
 	return errors.Join(append(errs, o.metering().validate())...)
 }
 
+// maxMaxWait is the longest wait that nodes accept.
+const maxMaxWait = 10 * time.Minute
+
 func (o Options) withDefaults() Options {
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout
@@ -261,6 +274,7 @@ func (o Options) metering() metering {
 		onDone:     o.OnDone,
 		access:     accessLog{mode: o.AccessLog, keys: o.logForm()},
 		undecided:  o.WhenUndecided,
+		maxWait:    o.MaxWait,
 		tracer:     o.Tracer,
 	}.withDefaults()
 }

@@ -30,6 +30,7 @@ func TestOptionsValidate(t *testing.T) {
 		DrainTimeout:     -1,
 		MaxBodyBytes:     -1,
 		MinOutputTokens:  -1,
+		MaxWait:          new(10*time.Minute + 1),
 		Lease:            2 * time.Hour,
 		ProgressInterval: 3 * time.Hour,
 	})
@@ -43,6 +44,7 @@ func TestOptionsValidate(t *testing.T) {
 		"client: must be set",
 		"lease: must be between 1s and 1h, got 2h0m0s",
 		"progress_interval: must be shorter than the lease of 2h0m0s, got 3h0m0s",
+		"max_wait: must be between 0s and 10m, got 10m0.000000001s",
 	}
 	if err == nil {
 		t.Fatal("New() = nil, want an error")
@@ -50,8 +52,8 @@ func TestOptionsValidate(t *testing.T) {
 	if diff := cmp.Diff(want, strings.Split(err.Error(), "\n")); diff != "" {
 		t.Errorf("New() (-want +got):\n%s", diff)
 	}
-	_, err = middleware.NewGRPC(middleware.GRPCOptions{Client: failingLimiter{}})
-	if want := "middleware: identify: must be set\nestimate: must be set"; err == nil || err.Error() != want {
+	_, err = middleware.NewGRPC(middleware.GRPCOptions{Client: failingLimiter{}, MaxWait: new(time.Duration(-1))})
+	if want := "middleware: identify: must be set\nestimate: must be set\nmax_wait: must be between 0s and 10m, got -1ns"; err == nil || err.Error() != want {
 		t.Errorf("NewGRPC() = %v, want %s", err, want)
 	}
 }

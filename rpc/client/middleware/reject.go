@@ -146,6 +146,15 @@ func fieldRejection(err error) *rejection {
 	return r
 }
 
+// codeCancelled is the code of rejections of calls whose caller disconnected, or whose server
+// stops, before there was a decision.
+const codeCancelled = "cancelled"
+
+var cancelledRejection = &rejection{
+	status: http.StatusServiceUnavailable, code: codeCancelled,
+	message: "The call was cancelled before the rate limiter made a decision, so it was not run.",
+}
+
 // limiterRejection is the response to an error of the limiter. Without a decision
 // the call does not run.
 func limiterRejection(err error) *rejection {

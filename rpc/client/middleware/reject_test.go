@@ -180,7 +180,7 @@ func TestLostReservationIsCancelled(t *testing.T) {
 	wantUsed(t, c, "free", "tokens", 0)
 }
 
-// A call whose caller disconnects during the reservation does not run.
+// A call whose caller disconnects during the reservation, just when it is decided, does not run.
 func TestDisconnectDuringReservation(t *testing.T) {
 	_, c := start(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -207,7 +207,7 @@ func TestDisconnectDuringReservation(t *testing.T) {
 	}
 }
 
-// leaving is a limiter whose caller disconnects during Reserve.
+// leaving is a limiter whose caller disconnects during Reserve, too late to stop it.
 type leaving struct {
 	*client.Client
 	leave context.CancelFunc
@@ -215,7 +215,7 @@ type leaving struct {
 
 func (l leaving) Reserve(ctx context.Context, e client.Estimate) (*client.Reservation, error) {
 	l.leave()
-	return l.Client.Reserve(ctx, e)
+	return l.Client.Reserve(context.WithoutCancel(ctx), e)
 }
 
 func TestMetrics(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/text"
+	"github.com/bucketring/bucketring/rpc/client"
 	"github.com/bucketring/bucketring/rpc/internal/coding"
 	"github.com/bucketring/bucketring/rpc/internal/llm"
 )
@@ -186,6 +187,24 @@ func checkModel(model string) *rejection {
 	return &rejection{
 		status: http.StatusBadRequest, code: "invalid_value", param: "model",
 		message: "model: " + problem + ", got " + text.Quote(model),
+	}
+}
+
+// classOf returns the class that a request names, "" if it names none.
+func classOf(r *http.Request) (client.Priority, *rejection) {
+	values := r.Header.Values(headerPriority)
+	if len(values) == 0 {
+		return "", nil
+	}
+	if class := client.Priority(values[0]); len(values) == 1 {
+		switch class {
+		case client.Interactive, client.Standard, client.Batch:
+			return class, nil
+		}
+	}
+	return "", &rejection{
+		status: http.StatusBadRequest, code: "invalid_header", param: headerPriority,
+		message: fmt.Sprintf("%s: must be interactive, standard or batch, got %s", headerPriority, text.Quote(strings.Join(values, ", "))),
 	}
 }
 

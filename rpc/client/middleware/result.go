@@ -52,6 +52,9 @@ type Result struct {
 	Outcome client.Outcome // of the decision, or OutcomeUndecided
 	Reason  client.Reason  // of a denial
 
+	Priority client.Priority // the class of the call; "": nothing says anything of classes
+	Waited   time.Duration   // in line, until the decision
+
 	RequestedOutputTokens int64 // of each choice; 0: the policy's default
 	GrantedOutputTokens   int64 // of each choice
 

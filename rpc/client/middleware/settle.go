@@ -186,7 +186,7 @@ func (c *Call) finish(e ending) {
 	}
 	r := Result{
 		Key: c.reservation.Key, Tier: c.reservation.Tier, Model: c.estimate.Model, RequestID: c.reservation.RequestID, Method: c.method,
-		Outcome: c.reservation.Outcome, Reason: c.reservation.Reason,
+		Outcome: c.reservation.Outcome, Reason: c.reservation.Reason, Priority: c.reservation.Priority, Waited: c.reservation.Waited,
 		RequestedOutputTokens: max(orZero(c.estimate.MaxOutputTokens), 0), GrantedOutputTokens: c.reservation.Granted(), Status: e.status,
 		UsageRefused: c.usageRefused,
 	}

@@ -39,6 +39,7 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"duration": formatDuration,
 	"rate":     formatRate,
 	"percent":  func(share float64) string { return strconv.FormatFloat(share*100, 'f', 1, 64) + " %" },
+	"seconds":  func(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s" },
 	"link":     link,
 }).Parse(pageHTML))
 

@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // The ring is drawn as a grid of partitions, each one unit high and wide. Adjacent
@@ -27,7 +29,7 @@ type share struct {
 	Colour     int // 0 to hues-1
 	Shade      int // 0 to shades-1
 	Partitions int
-	PerMille   int // of all partitions, rounded down
+	PerMille   int // of all partitions; rounded so that all together are 1000
 }
 
 // Percent formats the share with one decimal.
@@ -88,7 +90,7 @@ func draw(runs []Run, colours map[string]int) ([]band, []share) {
 	var legend []share
 	for name, p := range pens {
 		number := colours[name]
-		s := share{name, number % hues, number / hues % shades, p.marked, p.marked * 1000 / (rows * columns)}
+		s := share{name, number % hues, number / hues % shades, p.marked, 0}
 		bands = append(bands, band{s, string(p.path)})
 	}
 	slices.SortFunc(bands, func(a, b band) int { return cmp.Compare(a.Name, b.Name) })
@@ -96,7 +98,19 @@ func draw(runs []Run, colours map[string]int) ([]band, []share) {
 		legend = append(legend, b.share)
 	}
 	if unowned > 0 {
-		legend = append(legend, share{Partitions: unowned, PerMille: unowned * 1000 / (rows * columns)})
+		legend = append(legend, share{Partitions: unowned})
+	}
+	partitions := make([]float64, len(legend), len(legend)+1)
+	for i := range legend {
+		partitions[i] = float64(legend[i].Partitions)
+	}
+	partitions = append(partitions, float64(rows*columns-at)) // that no run is about
+	shares := amount.Shares(1000, partitions)
+	for i := range legend {
+		legend[i].PerMille = int(shares[i])
+	}
+	for i := range bands {
+		bands[i].PerMille = int(shares[i])
 	}
 	return bands, legend
 }

@@ -24,10 +24,10 @@ func TestDraw(t *testing.T) {
 			"over the end of a row",
 			[]Run{{"b", 250}, {"a", 10}, {"b", 1}},
 			[]string{"M0 .5m250 0h6m-256 1h4", "M0 .5m0 0h250m-246 1h1"},
-			"a 10 0.2 %, b 251 6.1 %",
+			"a 10 0.3 %, b 251 6.1 %",
 		},
-		{"no owner", []Run{{"", 10}, {"a", 1}, {"", 5}}, []string{"M0 .5m10 0h1"}, "a 1 0.0 %,  15 0.3 %"},
-		{"too many", []Run{{"a", 4095}, {"b", 99}, {"c", 1}}, nil, "a 4095 99.9 %, b 1 0.0 %"},
+		{"no owner", []Run{{"", 10}, {"a", 1}, {"", 5}}, []string{"M0 .5m10 0h1"}, "a 1 0.0 %,  15 0.4 %"},
+		{"too many", []Run{{"a", 4095}, {"b", 99}, {"c", 1}}, nil, "a 4095 100.0 %, b 1 0.0 %"},
 		{"not a number of partitions", []Run{{"a", 1}, {"b", -5}, {"a", 1}}, []string{"M0 .5m0 0h1m0 0h1"}, "a 2 0.0 %"},
 	} {
 		bands, shares := draw(tt.runs, coloursOf(Status{Owners: tt.runs}))

@@ -31,7 +31,9 @@ type Status struct {
 	Keys         int
 	Reservations int
 	RequestIDs   int
+	Traffic      Traffic
 	HotKeys      HotKeys
+	Waiting      Waiting
 	Problems     []Problem // besides those that the other fields show
 }
 
@@ -71,6 +73,22 @@ type Asker struct {
 	Rate float64
 }
 
+// Waiting is what waits for limits in the cluster.
+type Waiting struct {
+	WaitingCalls
+	Limits []WaitingLimit // at which most calls wait
+}
+
+// WaitingCalls is how many calls wait, by class.
+type WaitingCalls struct{ Interactive, Standard, Batch int64 }
+
+// WaitingLimit is a limit at which calls wait.
+type WaitingLimit struct {
+	Limit, Scope, Model, Owner string
+	WaitingCalls
+	Longest time.Duration // how long the call waits that has waited longest
+}
+
 // Copies says who holds the state of partitions, as the node knows it.
 type Copies struct {
 	NotSafe string   // why no node may be lost now; "": any one may be
@@ -106,6 +124,34 @@ type Policy struct {
 	LastErrorAt time.Time
 	Reloads     int64
 	Failures    int64
+}
+
+// Traffic is what the members of the cluster have decided in the last minutes.
+type Traffic struct {
+	Members     []MemberTraffic // sorted by name
+	Denials     []Denial        // the most frequent first
+	Unreachable []string        // members that did not answer
+}
+
+// MemberTraffic is what one member has decided.
+type MemberTraffic struct {
+	Name      string
+	Interval  time.Duration
+	Intervals []Decisions // the oldest first
+	// Decisions are also of the interval that is not over.
+	Decisions
+	Fallback int64 // of Decisions, without the owner of the key
+}
+
+// Decisions counts decisions by their outcome. FromSlices were allowed, and are not in Allowed.
+type Decisions struct{ Allowed, Degraded, Denied, FromSlices int64 }
+
+// Denial is how many calls of a tier one limit has denied for one reason.
+type Denial struct {
+	Tier   string
+	Limit  string // "": no limit denied
+	Reason string
+	Calls  int64
 }
 
 // Cluster is the cluster as the node sees it.
@@ -228,7 +274,7 @@ func noticesOf(s Status) []notice {
 	}
 	add(len(rules) > 0, "Members have different rules for Envoy.", "The answer to Envoy depends on which member it asks: "+strings.Join(rules, "; ")+".")
 	add(s.Policy.LastError != "", "The policy is not valid, or its source is down.", "The previous policy stays in use.")
-	add(c.Outbox > 0, count(c.Outbox)+" admitted calls wait in the outbox.", "Their owners have not acknowledged them yet.")
+	add(c.Outbox > 0, count(c.Outbox)+" calls wait in the outbox.", "They were decided without their owners, which have not acknowledged them yet.")
 	add(c.HealthScore > 0, "This node is slow at gossip.", "Its health score is "+count(c.HealthScore)+"; 0 is healthy.")
 	return all
 }

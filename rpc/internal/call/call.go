@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/text"
@@ -218,6 +219,14 @@ func (c *Call) Check() *pb.CheckRequest { q, _ := c.request.(*pb.CheckRequest); 
 
 // Reserve returns the request of a reserve.
 func (c *Call) Reserve() *pb.ReserveRequest { q, _ := c.request.(*pb.ReserveRequest); return q }
+
+// MaxWait returns how long a check or a reserve may wait; nil if it does not say.
+func (c *Call) MaxWait() *durationpb.Duration {
+	if q, ok := c.request.(interface{ GetMaxWait() *durationpb.Duration }); ok {
+		return q.GetMaxWait()
+	}
+	return nil
+}
 
 // Settle returns the request of a settle.
 func (c *Call) Settle() *pb.SettleRequest { q, _ := c.request.(*pb.SettleRequest); return q }

@@ -16,55 +16,92 @@ import (
 // AppendResult appends r to the encoded results of a pb.Answers. An error whose text
 // is not valid UTF-8 is left out: no receiver could decode it.
 func AppendResult(answers []byte, r *pb.Result) []byte {
+	return appendResult(answers, answersResults, r)
+}
+
+// AppendBatchResult is AppendResult for a pb.BatchResponse.
+func AppendBatchResult(response []byte, r *pb.Result) []byte {
+	return appendResult(response, batchResults, r)
+}
+
+func appendResult(to []byte, field protowire.Number, r *pb.Result) []byte {
 	if e := r.GetError(); e != nil && (!utf8.ValidString(e.GetMessage()) || !utf8.ValidString(e.GetField())) {
 		r = &pb.Result{Term: r.GetTerm()}
 	}
 	n := r.SizeVT()
-	answers = protowire.AppendTag(answers, answersResults, protowire.BytesType)
-	answers = protowire.AppendVarint(answers, uint64(n))
-	answers = slices.Grow(answers, n)
-	end := len(answers) + n
-	if _, err := r.MarshalToSizedBufferVT(answers[len(answers):end]); err != nil {
+	to = protowire.AppendTag(to, field, protowire.BytesType)
+	to = protowire.AppendVarint(to, uint64(n))
+	return appendSized(to, r, n)
+}
+
+// AppendAnswer appends an encoded answer: a decision, a settlement or the limits of a peek.
+func AppendAnswer(to []byte, m Marshaler) []byte { return appendSized(to, m, m.SizeVT()) }
+
+// Marshaler is a message with the faster code of vtprotobuf.
+type Marshaler interface {
+	SizeVT() int
+	MarshalToSizedBufferVT(to []byte) (int, error)
+}
+
+func appendSized(to []byte, m Marshaler, n int) []byte {
+	to = slices.Grow(to, n)
+	end := len(to) + n
+	if _, err := m.MarshalToSizedBufferVT(to[len(to):end]); err != nil {
 		panic(err) // no message of ours has a field that can fail
 	}
-	return answers[:end]
+	return to[:end]
 }
 
 // MaxResults is far above the items of any batch.
 const MaxResults = 1 << 16
 
-// ErrTooManyResults is the error of ParseAnswers for more than MaxResults.
+// ErrTooManyResults is the error of Parse for more than MaxResults.
 var ErrTooManyResults = fmt.Errorf("answers: more than %d results", MaxResults)
 
-// ParseAnswers cuts an encoded pb.Answers into its encoded results, which it appends
-// to results. They point into b and are not validated.
-func ParseAnswers(b []byte, results [][]byte) (sequence uint64, _ [][]byte, _ error) {
+// Answers are the parts of an encoded pb.Answers, which they point into. They are still
+// encoded, and not validated.
+type Answers struct {
+	Sequence    uint64
+	Results     [][]byte
+	Definitions [][]byte
+}
+
+// Parse sets a from an encoded pb.Answers. It uses the memory of the lists of a.
+func (a *Answers) Parse(b []byte) error {
+	a.Sequence, a.Results, a.Definitions = 0, a.Results[:0], a.Definitions[:0]
 	for len(b) > 0 {
 		number, kind, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return 0, results, malformed(n)
+			return malformed(n)
 		}
 		b = b[n:]
+		var part []byte
 		switch {
 		case number == answersSequence && kind == protowire.VarintType:
-			sequence, n = protowire.ConsumeVarint(b)
+			a.Sequence, n = protowire.ConsumeVarint(b)
 		case number == answersResults && kind == protowire.BytesType:
-			var result []byte
-			if result, n = protowire.ConsumeBytes(b); n >= 0 {
-				if len(results) == MaxResults {
-					return 0, results, ErrTooManyResults
+			if part, n = protowire.ConsumeBytes(b); n >= 0 {
+				if len(a.Results) == MaxResults {
+					return ErrTooManyResults
 				}
-				results = append(results, result)
+				a.Results = append(a.Results, part)
+			}
+		case number == answersDefinitions && kind == protowire.BytesType:
+			if part, n = protowire.ConsumeBytes(b); n >= 0 {
+				if len(a.Definitions) == MaxDefinitions {
+					return errTooManyDefinitions
+				}
+				a.Definitions = append(a.Definitions, part)
 			}
 		default:
 			n = protowire.ConsumeFieldValue(number, kind, b)
 		}
 		if n < 0 {
-			return 0, results, malformed(n)
+			return malformed(n)
 		}
 		b = b[n:]
 	}
-	return sequence, results, nil
+	return nil
 }
 
 // ErrNoAnswers is the error of PeerAnswers for another message.

@@ -2,7 +2,11 @@
 
 package codec
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/bucketring/bucketring/rpc/pb"
+)
 
 // MaxItemOverhead is the most bytes that AppendItem adds to an item of less than
 // 256 MiB: a tag, a length, a tag and a timeout.
@@ -17,4 +21,21 @@ func AppendItem(batch, item []byte, timeout int64) []byte {
 	batch = append(batch, item...)
 	batch = protowire.AppendTag(batch, itemTimeout, protowire.VarintType) // the last value counts
 	return protowire.AppendVarint(batch, uint64(timeout))
+}
+
+// KeyOf returns the key of a call whose answer has limits, otherwise "".
+func KeyOf(item *pb.Item) string {
+	switch c := item.GetCall().(type) {
+	case *pb.Item_Check:
+		return c.Check.GetKey()
+	case *pb.Item_Reserve:
+		return c.Reserve.GetKey()
+	case *pb.Item_Settle:
+		return c.Settle.GetKey()
+	case *pb.Item_Cancel:
+		return c.Cancel.GetKey()
+	case *pb.Item_Peek:
+		return c.Peek.GetKey()
+	}
+	return ""
 }

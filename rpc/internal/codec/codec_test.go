@@ -15,6 +15,12 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
+func parseAnswers(wire []byte) (sequence uint64, results [][]byte, err error) {
+	var a Answers
+	err = a.Parse(wire)
+	return a.Sequence, a.Results, err
+}
+
 // roundTrip encodes r, decodes it with d and returns a copy of the answer.
 func roundTrip[M any, P interface {
 	answer[M]
@@ -23,11 +29,11 @@ func roundTrip[M any, P interface {
 ) proto.Message {
 	t.Helper()
 	wire := AppendResult([]byte{}, r)
-	_, results, err := ParseAnswers(wire, nil)
+	_, results, err := parseAnswers(wire)
 	if err != nil || len(results) != 1 {
-		t.Fatalf("ParseAnswers() = %v, %d results", err, len(results))
+		t.Fatalf("Parse() = %v, %d results", err, len(results))
 	}
-	a, other, err := d.Decode(results[0])
+	a, _, other, err := d.Decode(Encoded{Result: results[0]})
 	if err != nil || a == nil {
 		t.Fatalf("Decode() = %v, %v", other, err)
 	}
@@ -46,6 +52,9 @@ func roundTrip[M any, P interface {
 		}
 		if proto.Size(l.GetWindow()) == 0 {
 			l.Window = nil
+		}
+		if proto.Size(l.GetMaxWait()) == 0 {
+			l.MaxWait = nil
 		}
 	}
 	return m
@@ -87,8 +96,8 @@ func TestEveryField(t *testing.T) {
 	}
 	for _, in := range []protoreflect.Name{"error", "redirect", "counted"} {
 		want := full(t, in)
-		_, results, _ := ParseAnswers(AppendResult(nil, want), nil)
-		a, got, err := Decisions.Decode(results[0])
+		_, results, _ := parseAnswers(AppendResult(nil, want))
+		a, _, got, err := Decisions.Decode(Encoded{Result: results[0]})
 		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" || a != nil || err != nil {
 			t.Errorf("%s: %v, %v (-want +got):\n%s", in, a, err, d)
 		}
@@ -111,9 +120,9 @@ func TestLargeAnswersAreNotKept(t *testing.T) {
 	for i := range r.GetDecision().Limits {
 		r.GetDecision().Limits[i] = &pb.LimitState{}
 	}
-	_, results, _ := ParseAnswers(AppendResult(nil, r), nil)
+	_, results, _ := parseAnswers(AppendResult(nil, r))
 	for range 10 {
-		a, _, err := Decisions.Decode(results[0])
+		a, _, _, err := Decisions.Decode(Encoded{Result: results[0]})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ var (
 
 	answersSequence = number(&pb.Answers{}, "sequence")
 	answersResults  = number(&pb.Answers{}, "results")
+	batchResults    = number(&pb.BatchResponse{}, "results")
 
 	peerBatch   = number(&pb.PeerMessage{}, "batch")
 	peerAnswers = number(&pb.PeerAnswer{}, "answers")
@@ -30,6 +31,9 @@ var (
 	resultSlice      = number(&pb.Result{}, "slice")
 
 	errorRetryAfter = number(&pb.Error{}, "retry_after_ms")
+
+	answersDefinitions = number(&pb.Answers{}, "definitions")
+	resultValues       = number(&pb.Result{}, "values")
 )
 
 // number panics if m has no such field.

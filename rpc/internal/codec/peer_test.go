@@ -37,7 +37,7 @@ func TestPeerAnswers(t *testing.T) {
 			t.Errorf("PeerAnswers(%x) = %x, want an error", m, got)
 		}
 	}
-	if sequence, results, err := ParseAnswers(want, nil); sequence != 5 || len(results) != 1 || err != nil {
-		t.Errorf("ParseAnswers() = %d, %x, %v", sequence, results, err)
+	if sequence, results, err := parseAnswers(want); sequence != 5 || len(results) != 1 || err != nil {
+		t.Errorf("Parse() = %d, %x, %v", sequence, results, err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -59,40 +58,44 @@ var (
 	errTooManyLimits  = fmt.Errorf("answer: more than %d limits", maxLimits)
 )
 
-// Decode decodes an encoded pb.Result. If it has no answer of type M, answer is nil
-// and other is the result.
+// Decode decodes a result. If it has no answer of type M, answer is nil and other is the
+// result. An answer has its limits itself or, if it refers to definitions, in values.
 //
-// The texts of answer point into result and may be invalid UTF-8. An absent
+// The texts of answer point into the result and may be invalid UTF-8. An absent
 // timestamp or duration of a limit may be a zero one. The answer must not be used
 // after Release.
-func (d *Decoder[M, P]) Decode(result []byte) (answer P, other *pb.Result, err error) {
-	if len(result) > maxAnswerBytes {
-		return nil, nil, errAnswerTooLarge
+func (d *Decoder[M, P]) Decode(e Encoded) (answer P, values Values, other *pb.Result, err error) {
+	if len(e.Result) > maxAnswerBytes {
+		return nil, Values{}, nil, errAnswerTooLarge
 	}
-	if body, ok := only(result, d.field); ok {
+	if body, values, ok := e.only(d.field); ok {
 		answer, _ = d.free.Get().(P)
 		if answer == nil {
 			answer = new(M)
 		}
 		if err := answer.UnmarshalVTUnsafe(body); err == nil {
-			if len(*d.limits(answer)) > maxLimits {
-				return nil, nil, errTooManyLimits
+			limits := len(*d.limits(answer))
+			switch {
+			case limits+values.Len() > maxLimits:
+				return nil, Values{}, nil, errTooManyLimits
+			case limits > 0 && values.Len() > 0:
+				return nil, Values{}, nil, errBothForms
 			}
-			return answer, nil, nil
+			return answer, values, nil, nil
 		}
 		// The generated code of vtprotobuf rejects more than it has to.
 	}
 	r := &pb.Result{}
-	if err := proto.Unmarshal(result, r); err != nil {
-		return nil, nil, err
+	if err := e.Message(r); err != nil {
+		return nil, Values{}, nil, err
 	}
 	if answer = d.get(r); answer == nil {
-		return nil, r, nil
+		return nil, Values{}, r, nil
 	}
 	if len(*d.limits(answer)) > maxLimits {
-		return nil, nil, errTooManyLimits
+		return nil, Values{}, nil, errTooManyLimits
 	}
-	return answer, nil, nil
+	return answer, Values{}, nil, nil
 }
 
 // Release ends the use of answer.
@@ -102,7 +105,7 @@ func (d *Decoder[M, P]) Release(answer P) {
 		return
 	}
 	for _, l := range limits {
-		reset, window := l.ResetAt, l.Window
+		reset, window, maxWait := l.ResetAt, l.Window, l.MaxWait
 		l.Reset()
 		if reset != nil {
 			reset.Reset()
@@ -110,35 +113,46 @@ func (d *Decoder[M, P]) Release(answer P) {
 		if window != nil {
 			window.Reset()
 		}
-		l.ResetAt, l.Window = reset, window
+		if maxWait != nil {
+			maxWait.Reset()
+		}
+		l.ResetAt, l.Window, l.MaxWait = reset, window, maxWait
 	}
 	answer.Reset()
 	*d.limits(answer) = limits[:0]
 	d.free.Put(answer)
 }
 
-// only returns the message in a field of an encoded pb.Result, if the result has it once
-// and nothing else but a term.
-func only(result []byte, field protowire.Number) (body []byte, ok bool) {
-	for len(result) > 0 {
-		number, kind, n := protowire.ConsumeTag(result)
+// only returns the message in a field of the result, and the values, if the result has the
+// field once, all values after each other, and nothing else but a term.
+func (e Encoded) only(field protowire.Number) (body []byte, values Values, ok bool) {
+	from, to, count := 0, 0, 0
+	for rest := e.Result; len(rest) > 0; {
+		number, kind, n := protowire.ConsumeTag(rest)
 		if n < 0 {
-			return nil, false
+			return nil, Values{}, false
 		}
-		result = result[n:]
+		at, content, m := len(e.Result)-len(rest), rest[n:], 0
 		switch {
+		case number == resultValues && kind == protowire.BytesType && (count == 0 || to == at):
+			if count++; count == 1 {
+				from = at
+			}
+			_, m = protowire.ConsumeBytes(content)
+			to = at + n + m
 		case number == field && kind == protowire.BytesType && !ok:
-			body, n = protowire.ConsumeBytes(result)
+			body, m = protowire.ConsumeBytes(content)
 			ok = true
 		case number == resultTerm && kind == protowire.VarintType:
-			_, n = protowire.ConsumeVarint(result)
+			_, m = protowire.ConsumeVarint(content)
 		default:
-			return nil, false
+			return nil, Values{}, false
 		}
-		if n < 0 {
-			return nil, false
+		if m < 0 {
+			return nil, Values{}, false
 		}
-		result = result[n:]
+		rest = content[m:]
 	}
-	return body, ok
+	e.Result = e.Result[from:to]
+	return body, Values{e, count}, ok
 }

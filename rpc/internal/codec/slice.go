@@ -4,20 +4,20 @@ package codec
 
 import (
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Lent returns the slice in an encoded pb.Result, and the decision with which it came. They
-// share no memory with result and may be kept. The slice is nil if there is none, or the
-// result cannot be decoded. That costs next to nothing for results without a slice.
-func Lent(result []byte) (*pb.Slice, *pb.Decision) {
-	if len(result) > maxAnswerBytes || !has(result, resultSlice) {
+// Lent returns the slice in a result, and the decision with which it came, with its limits in
+// full. They share no memory with the encoded result and may be kept. The slice is nil if
+// there is none, or the result cannot be decoded. That costs next to nothing for results
+// without a slice.
+func Lent(e Encoded) (*pb.Slice, *pb.Decision) {
+	if len(e.Result) > maxAnswerBytes || !has(e.Result, resultSlice) {
 		return nil, nil
 	}
 	r := &pb.Result{}
-	if proto.Unmarshal(result, r) != nil || r.GetSlice() == nil || len(r.GetDecision().GetLimits()) > maxLimits {
+	if e.Message(r) != nil || r.GetSlice() == nil || len(r.GetDecision().GetLimits()) > maxLimits {
 		return nil, nil
 	}
 	return r.GetSlice(), r.GetDecision()

@@ -49,9 +49,9 @@ func WriteDenial(w http.ResponseWriter, d Dialect, dec *client.Decision, model s
 
 // Message says, in a sentence for people, why a call of model was denied.
 func Message(dec *client.Decision, model string) string {
-	x := decisionOf(dec)
-	x.Model = model
-	return explain.Message(&x)
+	d := *dec
+	d.Model = model
+	return d.Message()
 }
 
 // RetryAfter returns when a denied call may be tried again, and whether waiting helps.
@@ -63,37 +63,22 @@ func RetryAfter(dec *client.Decision) (after time.Duration, ok bool) {
 
 // decisionOf converts a decision. It drops a retry time that does not help.
 func decisionOf(dec *client.Decision) explain.Decision {
-	x := explain.Decision{Reason: string(dec.Reason), RetryAfter: -1, Limits: make([]explain.Limit, len(dec.Limits))}
+	x := explain.Decision{Reason: string(dec.Reason), RetryAfter: -1, Priority: string(dec.Priority), Waited: dec.Waited, WaitRefused: dec.WaitRefused, Limits: make([]explain.Limit, len(dec.Limits))}
 	if dec.RetryAfter > 0 && dec.Reason != client.ExceedsCapacity && dec.Reason != client.NoPrice {
 		x.RetryAfter = dec.RetryAfter
 	}
 	for i := range dec.Limits {
-		x.Limits[i] = limitOf(&dec.Limits[i])
+		x.Limits[i] = explain.Limit(dec.Limits[i])
 	}
 	if dec.Binding.Dimension != "" {
-		binding := limitOf(&dec.Binding)
+		binding := explain.Limit(dec.Binding)
 		x.Binding = &binding
 	}
-	return x
-}
-
-func limitOf(l *client.LimitState) explain.Limit {
-	return explain.Limit{
-		Name:      l.Name,
-		Dimension: l.Dimension,
-		Scope:     l.Scope,
-		Algorithm: l.Algorithm,
-		Limit:     l.Limit,
-		Capacity:  l.Capacity,
-		Remaining: l.Remaining,
-		Debt:      l.Debt,
-		Window:    l.Window,
-		ResetAt:   l.ResetAt,
-		Cost:      l.Cost,
-		Shadow:    l.Shadow,
-		Hidden:    l.Hidden,
-		PerModel:  l.PerModel,
+	x.MaxWait = explain.MaxWaitOf(x.Limits)
+	if dec.MaxWait != nil {
+		x.MaxWait = min(x.MaxWait, *dec.MaxWait)
 	}
+	return x
 }
 
 func unavailableStatus(d Dialect) int {

@@ -68,6 +68,7 @@ func TestHeaders(t *testing.T) {
 			"Ratelimit-Policy": `"concurrent";q=2;qu="concurrent-requests", "spend";q=1000000;w=86400;qu="spend", "??\"\\??";q=999999999999999;w=2;qu="images"`,
 			"Ratelimit":        `"concurrent";r=0, "spend";r=50000;t=39600, "??\"\\??";r=999999999999999;t=1`,
 		}},
+		{"a wait", llm.OpenAI, client.Decision{Outcome: client.Allowed, Waited: 1234*time.Millisecond + 1}, map[string]string{"X-Bucketring-Waited-Ms": "1235"}},
 		{"no limits", llm.Anthropic, client.Decision{}, map[string]string{}},
 	} {
 		h := http.Header{}
@@ -116,6 +117,36 @@ func TestHiddenLimits(t *testing.T) {
 		}
 		if got := w.Header().Get("X-Ratelimit-Limit"); got != "60" {
 			t.Errorf("%v: X-RateLimit-Limit = %q, want that of the tightest limit that is shown, 60", d, got)
+		}
+	}
+}
+
+// TestClassesAndWaits checks what a denial says of the class of the call and of waiting.
+func TestClassesAndWaits(t *testing.T) {
+	l := rpm
+	l.Headroom, l.Remaining = 24, 0
+	const share = "Request limit exceeded: 36 of the 36 requests for class batch used this minute by acme/alice; 24 of 60 are kept for more urgent classes."
+	for _, d := range []Dialect{llm.OpenAI, llm.Anthropic} {
+		for _, tt := range []struct {
+			why    string
+			waited time.Duration
+			want   string
+		}{
+			{"", 0, share + `"`},
+			{"limit_full", 0, share + ` The call may not wait: as many calls wait at this limit as may."`},
+			{"too_late", 0, share + ` The call would have to wait for 7s, which is longer than it may."`},
+			{"", 5 * time.Second, share + ` The call has waited for 5s."`},
+		} {
+			dec := denied(client.LimitExceeded, 7*time.Second, l)
+			dec.Priority, dec.WaitRefused, dec.Waited = client.Batch, tt.why, tt.waited
+			w := httptest.NewRecorder()
+			WriteDenial(w, d, &dec, "m", now)
+			if !strings.Contains(w.Body.String(), tt.want) {
+				t.Errorf("%v: body %s, want %s in it", d, w.Body, tt.want)
+			}
+			if got := w.Header().Get(HeaderWaited) != ""; got != (tt.waited > 0) {
+				t.Errorf("%v: %s is set: %t, after %v", d, HeaderWaited, got, tt.waited)
+			}
 		}
 	}
 }
@@ -348,6 +379,24 @@ func TestCallersCannotInjectHeaders(t *testing.T) {
 		}
 		if !json.Valid(w.Body.Bytes()) {
 			t.Errorf("%v: body %q, want JSON", d, w.Body)
+		}
+	}
+}
+
+// A denial says how long the call might have waited: what the limit and the call allow.
+func TestDenialsSayHowLongACallMayWait(t *testing.T) {
+	l := tpm
+	l.Exceeded, l.MaxWait = true, 5*time.Second
+	dec := client.Decision{
+		Outcome: client.Denied, Reason: client.LimitExceeded, RetryAfter: 12 * time.Second, WaitRefused: "too_late",
+		Binding: l, Limits: []client.LimitState{l},
+	}
+	for want, own := range map[string]*time.Duration{"may wait for 5s.": nil, "may wait for 2s.": new(2 * time.Second)} {
+		dec.MaxWait = own
+		w := httptest.NewRecorder()
+		WriteDenial(w, llm.OpenAI, &dec, "m", now)
+		if message := Message(&dec, "m"); !strings.Contains(message, want) || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("Message() = %q, body %s, want %q in both", message, w.Body, want)
 		}
 	}
 }

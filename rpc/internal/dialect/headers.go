@@ -16,6 +16,9 @@ import (
 // Dialect is a family of wire formats.
 type Dialect = llm.Dialect
 
+// HeaderWaited is how many milliseconds a call waited in line, rounded up.
+const HeaderWaited = "X-Bucketring-Waited-Ms"
+
 // anthropicHeaders are the headers of Anthropic. Each set is about the tightest
 // limit of its dimensions.
 var anthropicHeaders = [...]struct {
@@ -29,8 +32,9 @@ var anthropicHeaders = [...]struct {
 }
 
 // SetHeaders sets the rate-limit headers of a decision, allowed or denied: those of
-// the dialect, X-RateLimit-Limit, -Remaining and -Reset of the binding limit, and
-// RateLimit and RateLimit-Policy of all limits. It first calls [RemoveHeaders]: a
+// the dialect, X-RateLimit-Limit, -Remaining and -Reset of the binding limit,
+// RateLimit and RateLimit-Policy of all limits, and X-Bucketring-Waited-Ms if the call waited
+// in line. It first calls [RemoveHeaders]: a
 // handler may have copied headers from another server, whose limits are not the
 // caller's.
 func SetHeaders(h http.Header, d Dialect, dec *client.Decision, now time.Time) {
@@ -47,6 +51,9 @@ func setHeaders(h http.Header, d Dialect, x *explain.Decision, now time.Time) {
 	}
 	explain.SetHeaders(h, x, now)
 	setIETFHeaders(h, x.Limits, now)
+	if x.Waited > 0 {
+		explain.SetNumber(h, HeaderWaited, int64(explain.Ceil(x.Waited, time.Millisecond)/time.Millisecond))
+	}
 }
 
 // RemoveHeaders removes rate-limit headers, and announcements of rate-limit trailers.

@@ -18,11 +18,20 @@ type Decision struct {
 	// RetryAfter is when the same call would fit. Negative: it was not denied, or
 	// waiting does not help.
 	RetryAfter time.Duration
-	Binding    *Limit // the limit that denied or, when allowed, the tightest one; nil: none
-	Limits     []Limit
+	Priority   string // the class of the call; "": nothing is said of classes
+	// Waited is how long the call waited in line; 0: it did not.
+	Waited time.Duration
+	// WaitRefused is why a call that might have waited was denied at once: limit_full,
+	// key_full, line_full or too_late; "": it was not.
+	WaitRefused string
+	// MaxWait is how long the call may wait. 0: not known, or it may not.
+	MaxWait time.Duration
+	Binding *Limit // the limit that denied or, when allowed, the tightest one; nil: none
+	Limits  []Limit
 }
 
-// Limit is a limit as the decision left it.
+// Limit is a limit as the decision left it. Its fields are those of client.LimitState, so
+// that one converts to the other.
 type Limit struct {
 	Name      string
 	Dimension string
@@ -35,9 +44,29 @@ type Limit struct {
 	Window    time.Duration // 0 for concurrent
 	ResetAt   time.Time     // when nothing is in use any more; zero for concurrent
 	Cost      int64         // what the call takes of it
+	Credit    int64         // left of a one-off credit; of a peek only
 	Shadow    bool          // counted, never denies
+	Exceeded  bool          // denies the call, or would do so without Shadow
 	Hidden    bool          // its numbers are not for callers
 	PerModel  bool          // counts each model on its own
+	Headroom  int64         // what the class of the call must leave free; not in Remaining
+	MaxWait   time.Duration // how long calls may wait at the limit; 0: they may not
+}
+
+// MaxWaitOf returns how long the limits that deny a call let it wait: the shortest time of
+// them. 0: not at all.
+func MaxWaitOf(limits []Limit) time.Duration {
+	var shortest time.Duration
+	for i := range limits {
+		l := &limits[i]
+		if l.Shadow || !l.Exceeded {
+			continue
+		}
+		if shortest == 0 || l.MaxWait < shortest {
+			shortest = l.MaxWait
+		}
+	}
+	return max(shortest, 0)
 }
 
 // The built-in dimensions.

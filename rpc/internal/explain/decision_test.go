@@ -69,8 +69,8 @@ func TestRounding(t *testing.T) {
 		{10*time.Second - 1, "10"},
 		{86400*time.Second + 10*time.Millisecond, "86400.01"},
 	} {
-		if got := string(seconds(tt.d)); got != tt.want {
-			t.Errorf("seconds(%v) = %s, want %s", tt.d, got, tt.want)
+		if got := string(Seconds(tt.d)); got != tt.want {
+			t.Errorf("Seconds(%v) = %s, want %s", tt.d, got, tt.want)
 		}
 	}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

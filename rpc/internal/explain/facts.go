@@ -26,7 +26,7 @@ type Facts struct {
 func FactsOf(d *Decision) Facts {
 	f := Facts{Reason: d.Reason}
 	if d.RetryAfter >= 0 {
-		f.RetryAfterSeconds = seconds(d.RetryAfter)
+		f.RetryAfterSeconds = Seconds(d.RetryAfter)
 	}
 	if d.Reason == noPrice {
 		f.Model = d.Model
@@ -48,17 +48,23 @@ func FactsOf(d *Decision) Facts {
 
 // FormatTime formats t in RFC 3339 and UTC, rounded up to the millisecond. The zero
 // time is "".
-func FormatTime(t time.Time) string {
+func FormatTime(t time.Time) string { return string(AppendTime(make([]byte, 0, 32), t)) }
+
+// AppendTime appends what FormatTime returns.
+func AppendTime(to []byte, t time.Time) []byte {
 	if t.IsZero() {
-		return ""
+		return to
 	}
-	return t.UTC().Add(time.Millisecond - 1).Truncate(time.Millisecond).Format("2006-01-02T15:04:05.999Z07:00")
+	return t.UTC().Add(time.Millisecond-1).Truncate(time.Millisecond).AppendFormat(to, "2006-01-02T15:04:05.999Z07:00")
 }
 
-// seconds is d as a decimal number of seconds, rounded up to the millisecond.
-func seconds(d time.Duration) []byte {
+// Seconds is d as a decimal number of seconds, rounded up to the millisecond.
+func Seconds(d time.Duration) []byte { return AppendSeconds(make([]byte, 0, 16), d) }
+
+// AppendSeconds appends what Seconds returns.
+func AppendSeconds(text []byte, d time.Duration) []byte {
 	ms := int64(Ceil(d, time.Millisecond) / time.Millisecond)
-	text := strconv.AppendInt(nil, ms/1000, 10)
+	text = strconv.AppendInt(text, ms/1000, 10)
 	if rest := ms % 1000; rest > 0 {
 		text = append(text, '.', byte('0'+rest/100), byte('0'+rest/10%10), byte('0'+rest%10))
 		for text[len(text)-1] == '0' {

@@ -15,7 +15,10 @@ import (
 
 // Message tells the person who made a call, in a sentence, which limit denied it and why.
 // A hidden limit is named without its numbers.
-func Message(d *Decision) string {
+func Message(d *Decision) string { return denial(d) + waiting(d) }
+
+// denial is the part of the message that is not about waiting.
+func denial(d *Decision) string {
 	switch d.Reason {
 	case noPrice:
 		if d.Model == "" {
@@ -44,11 +47,56 @@ func Message(d *Decision) string {
 	case d.Reason == exceedsCapacity && l.Hidden:
 		return limit + suffix(" of ", l.Scope) + " exceeded: this call needs more than the limit ever grants at once."
 	case d.Reason == exceedsCapacity:
-		return limit + " exceeded: this call needs " + quantity(l, l.Cost) + ", and " + maximum(l) + "."
+		return limit + " exceeded: this call needs " + quantity(l, l.Cost) + ", and " + maximum(l, d.Priority) + "."
 	case l.Hidden:
 		return limit + suffix(" of ", l.Scope) + " exceeded."
 	}
-	return limit + " exceeded: " + usage(l) + "."
+	return limit + " exceeded: " + usage(l, d.Priority) + "."
+}
+
+// waiting says why a call that might have waited was denied: that it waited in vain, or why
+// it was denied at once. Otherwise it is empty.
+func waiting(d *Decision) string {
+	const notAllowed = " The call may not wait: "
+	switch d.WaitRefused {
+	case "limit_full":
+		return notAllowed + "as many calls wait at this limit as may."
+	case "key_full":
+		return notAllowed + "as many calls of this key wait as may."
+	case "line_full":
+		return notAllowed + "as many calls of " + rootOf(d) + " wait as may."
+	case "too_late":
+		return tooLate(d)
+	}
+	if d.Waited > 0 {
+		return " The call has waited for " + forPeople(d.Waited) + "."
+	}
+	return ""
+}
+
+// tooLate is the message about a call that would not fit before its time is over.
+func tooLate(d *Decision) string {
+	need := " The call may not wait: it would not fit in time"
+	if d.RetryAfter > 0 {
+		need = " The call would have to wait for " + forPeople(d.RetryAfter)
+	}
+	switch {
+	case d.MaxWait > 0 && d.MaxWait < d.RetryAfter:
+		return need + ", and may wait for " + forPeople(d.MaxWait) + "."
+	case d.RetryAfter > 0:
+		return need + ", which is longer than it may."
+	}
+	return need + "."
+}
+
+// forPeople formats a time that someone waits: 12.3s, rounded up to a tenth of a second, or
+// to a millisecond below one second.
+func forPeople(d time.Duration) string {
+	unit := 100 * time.Millisecond
+	if d < time.Second {
+		unit = time.Millisecond
+	}
+	return short(Ceil(d, unit))
 }
 
 // plain is s if it is a name as policies and models have them, and quoted if not: a
@@ -115,25 +163,56 @@ func nounOf(dimension string) string {
 }
 
 // usage is "95,000 of 100,000 tokens used this minute by acme/alice".
-func usage(l *Limit) string {
-	taken := number(l, l.Capacity-l.Remaining+l.Debt) + " of "
+//
+// With headroom it is about the part that calls of the class may use: "60,000 of the 60,000
+// tokens for class batch used this minute by acme; 40,000 of 100,000 are kept for more urgent
+// classes". How much of the headroom is used is not known then, unless all of it is, and more.
+func usage(l *Limit, class string) string {
+	headroom := l.Headroom
+	if l.Debt > 0 {
+		headroom = 0
+	}
+	share := l.Capacity - headroom
+	taken := number(l, share-l.Remaining+l.Debt) + " of "
+	forClass, kept := "", ""
+	if headroom > 0 {
+		taken += "the "
+		forClass = " for " + classOf(class)
+		kept = "; " + number(l, headroom) + " of " + number(l, l.Capacity) + " are kept for more urgent classes"
+	}
 	by := suffix(" by ", l.Scope)
 	switch {
 	case l.Algorithm == "concurrency":
-		return taken + number(l, l.Capacity) + nounOf(l.Dimension) + suffix(" of ", l.Scope) + " running"
+		return taken + number(l, share) + nounOf(l.Dimension) + forClass + suffix(" of ", l.Scope) + " running" + kept
 	case l.Capacity != l.Limit:
-		return taken + "a burst of " + quantity(l, l.Capacity) + " used" + by + "; the rate is " + number(l, l.Limit) + " " + per(l.Window)
+		burst := "a burst of "
+		if headroom > 0 {
+			burst = "burst of "
+		}
+		return taken + burst + quantity(l, share) + forClass + " used" + by + kept + "; the rate is " + number(l, l.Limit) + " " + per(l.Window)
 	}
-	return taken + quantity(l, l.Capacity) + " used " + period(l) + by
+	return taken + quantity(l, share) + forClass + " used " + period(l) + by + kept
+}
+
+// classOf names a class in a sentence.
+func classOf(class string) string {
+	if class == "" {
+		return "this class"
+	}
+	return "class " + class
 }
 
 // maximum is "the limit of acme/alice never grants more than 100,000 tokens at once".
-func maximum(l *Limit) string {
+func maximum(l *Limit, class string) string {
 	limit := "the limit" + suffix(" of ", l.Scope)
 	if l.Capacity == 0 {
 		return limit + " is 0"
 	}
-	return limit + " never grants more than " + quantity(l, l.Capacity) + " at once"
+	most := limit + " never grants more than " + quantity(l, l.Capacity-l.Headroom) + " at once"
+	if l.Headroom > 0 {
+		return most + " to " + classOf(class)
+	}
+	return most
 }
 
 // quantity is n with the noun of the limit's dimension: 10 requests, $1.00.

@@ -37,6 +37,29 @@ func TestMessages(t *testing.T) {
 	hidden := state("spend", "fixed_window", 24*time.Hour, 2_000_000_000, 0)
 	hidden.Name, hidden.Scope, hidden.Hidden, hidden.Cost = "org-spend", "acme", true, 3_000_000_000
 
+	// Limits with headroom, of calls of class batch.
+	classed := func(d *Decision) *Decision { d.Priority = "batch"; return d }
+	class := func(l *Limit, remaining, headroom int64) *Limit {
+		l = new(*l)
+		l.Scope, l.Remaining, l.Headroom = "acme", remaining, headroom
+		return l
+	}
+	tpm := state("tokens", "token_bucket", time.Minute, 100_000, 0)
+	owing := class(tpm, 0, 40_000)
+	owing.Debt = 2_000
+	large := class(tpm, 60_000, 40_000)
+	large.Cost = 70_000
+
+	refused := func(why string, need, may time.Duration) *Decision {
+		d := denied("limit_exceeded", "m", state("requests", "token_bucket", time.Minute, 10, 0))
+		d.Limits = []Limit{{Scope: "acme/alice"}}
+		d.WaitRefused, d.RetryAfter, d.MaxWait = why, need, may
+		return d
+	}
+	waited := refused("", time.Second, 5*time.Second)
+	waited.Waited = 4999*time.Millisecond + 1
+	const tenUsed = "Request limit exceeded: 10 of 10 requests used this minute."
+
 	const exceeded, capacity = "limit_exceeded", "exceeds_capacity"
 	long := strings.Repeat("ä", 40)
 	for _, tt := range []struct {
@@ -77,6 +100,24 @@ func TestMessages(t *testing.T) {
 		{denied(exceeded, "m", hidden), "Spend limit org-spend of acme exceeded."},
 		{denied(capacity, "m", hidden), "Spend limit org-spend of acme exceeded: this call needs more than the limit ever grants at once."},
 		{denied("owner_unreachable", "m", hidden), "Spend limit org-spend cannot be checked: the node that keeps it for acme is unreachable."},
+		{classed(denied(exceeded, "m", class(tpm, 0, 40_000))), "Token limit exceeded: 60,000 of the 60,000 tokens for class batch used this minute by acme; 40,000 of 100,000 are kept for more urgent classes."},
+		{classed(denied(exceeded, "m", class(tpm, 500, 40_000))), "Token limit exceeded: 59,500 of the 60,000 tokens for class batch used this minute by acme; 40,000 of 100,000 are kept for more urgent classes."},
+		{denied(exceeded, "m", class(tpm, 0, 40_000)), "Token limit exceeded: 60,000 of the 60,000 tokens for this class used this minute by acme; 40,000 of 100,000 are kept for more urgent classes."},
+		{classed(denied(exceeded, "m", owing)), "Token limit exceeded: 102,000 of 100,000 tokens used this minute by acme."},
+		{classed(denied(exceeded, "m", class(burst, 20_000, 200_000))), "Token limit exceeded: 280,000 of the burst of 300,000 tokens for class batch used by acme; 200,000 of 500,000 are kept for more urgent classes; the rate is 5,000,000 per minute."},
+		{classed(denied(exceeded, "m", class(state("spend", "fixed_window", 24*time.Hour, 10_000_000, 0), 0, 4_000_000))), "Spend limit exceeded: $6.00 of the $6.00 for class batch used today by acme; $4.00 of $10.00 are kept for more urgent classes."},
+		{classed(denied(exceeded, "m", class(state("concurrent", "concurrency", 0, 50, 0), 0, 10))), "Concurrency limit exceeded: 40 of the 40 concurrent calls for class batch of acme running; 10 of 50 are kept for more urgent classes."},
+		{classed(denied(capacity, "m", large)), "Token limit exceeded: this call needs 70,000 tokens, and the limit of acme never grants more than 60,000 tokens at once to class batch."},
+		{refused("limit_full", 12*time.Second, 5*time.Second), tenUsed + " The call may not wait: as many calls wait at this limit as may."},
+		{refused("key_full", 12*time.Second, 5*time.Second), tenUsed + " The call may not wait: as many calls of this key wait as may."},
+		{refused("line_full", 12*time.Second, 5*time.Second), tenUsed + ` The call may not wait: as many calls of "acme" wait as may.`},
+		{refused("too_late", 12_250*time.Millisecond, 5*time.Second), tenUsed + " The call would have to wait for 12.3s, and may wait for 5s."},
+		{refused("too_late", 80*time.Millisecond, 50*time.Millisecond), tenUsed + " The call would have to wait for 80ms, and may wait for 50ms."},
+		{refused("too_late", 12*time.Second, 0), tenUsed + " The call would have to wait for 12s, which is longer than it may."},
+		{refused("too_late", 12*time.Second, time.Minute), tenUsed + " The call would have to wait for 12s, which is longer than it may."},
+		{refused("too_late", -1, 0), tenUsed + " The call may not wait: it would not fit in time."},
+		{refused("newer", 12*time.Second, 0), tenUsed},
+		{waited, tenUsed + " The call has waited for 5s."},
 		{denied(exceeded, "", state("évals", "token_bucket", time.Hour, 2, 0)), "Évals limit exceeded: 2 of 2 évals used this hour."},
 	} {
 		if got := Message(tt.d); got != tt.want {

@@ -52,6 +52,7 @@ type admission struct {
 	base, nextBase, baseEnds int64
 
 	refusedAt int64 // when a call was refused last
+	crowdedAt int64 // when more calls were queued last than the least batch takes
 
 	bound int // calls in the queue that are not urgent
 	limit int // calls of a batch
@@ -87,7 +88,7 @@ const (
 
 func newAdmission(maxItems int) admission {
 	return admission{
-		maxItems: maxItems, share: 1000, nextBase: never, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2, refusedAt: math.MinInt64 / 2,
+		maxItems: maxItems, share: 1000, nextBase: never, saturated: math.MinInt64 / 2, lastAnswer: math.MinInt64 / 2, refusedAt: math.MinInt64 / 2, crowdedAt: math.MinInt64 / 2,
 		roundTrips: [2]int64{never, never}, bound: maxBurst, limit: maxItems, lowest: math.MaxInt,
 	}
 }
@@ -115,6 +116,13 @@ func (a *admission) admits(now int64, queued, urgent int, deadline int64) bool {
 
 // recordRefusal records that a call was refused because the queue is full.
 func (a *admission) recordRefusal(now int64) { a.refused, a.refusedAt = true, now }
+
+// crowded reports whether calls may be late because more is asked than the member answers:
+// lately calls were refused, or more were queued than a batch takes. A network that loses
+// packets delays few calls, too.
+func (a *admission) crowded(now int64) bool {
+	return now-a.crowdedAt <= recently || now-a.saturated <= recently || a.overloaded(now)
+}
 
 // overloaded reports whether calls were refused lately.
 func (a *admission) overloaded(now int64) bool { return now-a.refusedAt <= recently }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -19,7 +20,7 @@ type ready struct {
 
 func (s *ready) Send(b *pb.Batch) error {
 	a := &s.answers[b.GetSequence()%4]
-	a.sequence = b.GetSequence()
+	a.Sequence = b.GetSequence()
 	s.next <- a
 	return nil
 }
@@ -27,7 +28,7 @@ func (s *ready) Send(b *pb.Batch) error {
 func (s *ready) Recv(into *Answers) error {
 	select {
 	case a := <-s.next:
-		into.sequence, into.results = a.sequence, append(into.results[:0], a.results...)
+		into.Sequence, into.Results = a.Sequence, append(into.Results[:0], a.Results...)
 		return nil
 	case <-s.ctx.Done():
 		return io.ErrUnexpectedEOF
@@ -39,15 +40,15 @@ func (s *ready) CloseSend() error { return nil }
 func newReady(ctx context.Context) *ready {
 	s := &ready{ctx: ctx, next: make(chan *Answers, 4)}
 	for i := range s.answers {
-		s.answers[i].results = [][]byte{make([]byte, 400)}
+		s.answers[i].Results = [][]byte{make([]byte, 400)}
 	}
 	return s
 }
 
 type decoded int
 
-func (d *decoded) Decode(result []byte) error {
-	*d += decoded(len(result))
+func (d *decoded) Decode(e codec.Encoded) error {
+	*d += decoded(len(e.Result))
 	return nil
 }
 

@@ -23,8 +23,7 @@ import (
 // Answers are pb.Answers whose results are still encoded. The zero value is empty. They
 // are reused: each receive replaces the one before.
 type Answers struct {
-	sequence uint64
-	results  [][]byte // in frame
+	codec.Answers // in frame
 
 	frame  []byte
 	buffer mem.Buffer // of gRPC, has frame; may be nil
@@ -32,7 +31,7 @@ type Answers struct {
 
 // Raw is how a stream is opened from which Answers are received: as they are, by
 // RecvMsg. They are encoded in [Answers.Frame] then, alone or within another
-// message, and have to be given to [Answers.Parse].
+// message, and have to be given to Parse.
 func Raw() grpc.CallOption { return raw }
 
 var raw = grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2("proto")})
@@ -75,7 +74,7 @@ func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 
 // refused returns how many of the calls the member refused because it is overloaded.
 func (a *Answers) refused() (n int) {
-	for _, result := range a.results {
+	for _, result := range a.Results {
 		if codec.IsOverloaded(result) {
 			n++
 		}
@@ -85,13 +84,6 @@ func (a *Answers) refused() (n int) {
 
 // Frame returns the message that was received. It is valid until the next receive.
 func (a *Answers) Frame() []byte { return a.frame }
-
-// Parse sets a from an encoded pb.Answers, and points into it. Results are not
-// validated.
-func (a *Answers) Parse(b []byte) (err error) {
-	a.sequence, a.results, err = codec.ParseAnswers(b, a.results[:0])
-	return err
-}
 
 // Set sets a to m, for streams that are not gRPC's.
 func (a *Answers) Set(m *pb.Answers) (err error) {
@@ -105,26 +97,26 @@ func (a *Answers) Set(m *pb.Answers) (err error) {
 // free returns the memory of a to gRPC.
 func (a *Answers) free() {
 	const keep = 1 << 12
-	if clear(a.results); cap(a.results) > keep {
-		a.results = nil
+	clear(a.Results)
+	clear(a.Definitions)
+	if cap(a.Results) > keep {
+		a.Results = nil
 	}
-	a.results, a.frame = a.results[:0], nil
+	a.Results, a.Definitions, a.frame = a.Results[:0], a.Definitions[:0], nil
 	if a.buffer != nil {
 		a.buffer.Free()
 		a.buffer = nil
 	}
 }
 
-// A Decoder takes the encoded pb.Result of a call. It must not keep the bytes.
-type Decoder interface{ Decode(result []byte) error }
+// A Decoder takes the result of a call. It must not keep the encoded bytes.
+type Decoder interface{ Decode(codec.Encoded) error }
 
 // message is a Decoder into a pb.Result of its own memory.
 type message pb.Result
 
 // Decode implements Decoder.
-func (m *message) Decode(result []byte) error {
-	return proto.Unmarshal(result, (*pb.Result)(m))
-}
+func (m *message) Decode(e codec.Encoded) error { return e.Message((*pb.Result)(m)) }
 
 // ErrAnswer means that the member answered the call with bytes that cannot be decoded.
 var ErrAnswer = errors.New("answer cannot be decoded")

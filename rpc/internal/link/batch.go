@@ -133,7 +133,9 @@ func (l *Link) newBatchLocked() *batch {
 		l.mu.freeBatches = l.mu.freeBatches[:n-1]
 		return b
 	}
-	return new(batch)
+	b := new(batch)
+	b.msg.TakesDefinitions = true
+	return b
 }
 
 // recycleLocked keeps b for reuse, unless it is still in use.

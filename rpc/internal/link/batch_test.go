@@ -18,7 +18,7 @@ import (
 func TestBatchOnTheWire(t *testing.T) {
 	const now = 1000
 	l := New(Options{Open: func(context.Context) (Stream, error) { return nil, errRejected }})
-	want := &pb.Batch{Sequence: 1, Ring: 7}
+	want := &pb.Batch{TakesDefinitions: true, Sequence: 1, Ring: 7}
 	for i, left := range []int64{1, 0, 1e9, -5} {
 		item := check("acme/alice")
 		item.Term = uint64(i)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -18,11 +19,14 @@ type Pending struct {
 	done chan struct{}
 	err  error
 
-	wire     []byte // the encoded item; after success, the encoded result
-	class    class
-	started  int64
-	deadline int64
-	patience int64 // see WithPatience; 0: until the deadline
+	wire []byte // the encoded item; after success, the encoded result
+	key  string
+	// definitions are those to which the result may refer.
+	definitions codec.Definitions
+	class       class
+	started     int64
+	deadline    int64
+	patience    int64 // see WithPatience; 0: until the deadline
 
 	// What follows is guarded by Link.mu.
 	state      state
@@ -117,6 +121,9 @@ func (l *Link) Start(ctx context.Context, item *pb.Item) *Pending {
 	}
 	p.state = queued
 	l.mu.queue.push(p)
+	if l.mu.queue.n > minBatch {
+		l.mu.admission.crowdedAt = now
+	}
 	l.mu.deadlines.push(p)
 	l.armTimerLocked(p.wakeAt)
 
@@ -211,7 +218,7 @@ func (p *Pending) WaitInto(ctx context.Context, d Decoder) error {
 	if p.err != nil {
 		return p.err
 	}
-	if err := d.Decode(p.wire); err != nil {
+	if err := d.Decode(codec.Encoded{Result: p.wire, Definitions: p.definitions, Key: p.key}); err != nil {
 		return fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
 	return nil
@@ -297,6 +304,7 @@ func (p *Pending) encode(item *pb.Item) (err error) {
 	if p.wire, err = marshal.MarshalAppend(p.wire[:0], item); err != nil {
 		return fmt.Errorf("encode item: %w", err)
 	}
+	p.key = codec.KeyOf(item)
 	if len(p.wire) > maxItem {
 		return fmt.Errorf("item: must be at most %d bytes, got %d", maxItem, len(p.wire))
 	}

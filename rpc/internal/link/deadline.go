@@ -57,12 +57,13 @@ func (l *Link) patientUntilLocked(p *Pending, now int64) int64 {
 	if p.deadline <= now {
 		return p.deadline
 	}
-	over := max(p.started, l.mu.admission.lastAnswer) + l.mu.breaker.patienceOf(p.patience)
+	if l.stalledLocked(now) {
+		p.doubted = false
+		return min(now+p.patience, p.deadline)
+	}
+	over := l.patienceEndsLocked(p, now)
 	apart := p.looksApart()
 	switch {
-	case l.stalledLocked(now):
-		p.doubted = false
-		over = now + p.patience
 	case over > now+apart:
 		p.doubted = false
 		over -= apart
@@ -71,6 +72,22 @@ func (l *Link) patientUntilLocked(p *Pending, now int64) int64 {
 		over = max(over, now+apart)
 	}
 	return min(over, p.deadline)
+}
+
+// patienceEndsLocked returns when a call is for another member to decide.
+//
+// Long round trips make a call more patient. But where packets are lost, round trips are long
+// and a connection can stop for a second. So the last quarter of the time of a call is left
+// for another member if this one is silent; and the last eighth even if it answers others,
+// unless it is asked more than it answers in time: then another one would be in its way, too.
+func (l *Link) patienceEndsLocked(p *Pending, now int64) int64 {
+	silentSince := max(p.started, l.mu.admission.lastAnswer)
+	whole := p.deadline - p.started
+	over := min(silentSince+l.mu.breaker.patienceOf(p.patience), max(silentSince+p.patience, p.deadline-whole/4))
+	if !l.mu.admission.crowded(now) {
+		over = min(over, p.deadline-whole/8)
+	}
+	return over
 }
 
 // looksApart returns the time between two looks at a call.

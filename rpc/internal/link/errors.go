@@ -79,10 +79,10 @@ func (e *timeoutError) Is(target error) bool { return target == ErrTimeout }
 // timeouts has the errors by sent and alive.
 var timeouts = [2][2]*timeoutError{{{false, false}, {false, true}}, {{true, false}, {true, true}}}
 
-// timeoutLocked returns the error of a call that ran out of time. A member that answered
-// after the call was started, and has been silent since then for long, may be gone.
+// timeoutLocked returns the error of a call that ran out of time or patience. A member that
+// answered after the call was started, and has been silent since then for long, may be gone.
 func (l *Link) timeoutLocked(p *Pending, now int64) error {
-	if last := l.mu.admission.lastAnswer; last <= p.started || now-last >= l.mu.breaker.patience() {
+	if last := l.mu.admission.lastAnswer; last <= p.started || now-last >= l.mu.breaker.patience() || now < p.deadline {
 		return timeouts[min(p.sends, 1)][0]
 	}
 	if p.sends == 0 {
@@ -92,10 +92,9 @@ func (l *Link) timeoutLocked(p *Pending, now int64) error {
 }
 
 // unsentLocked returns the error of a call that is not sent in time to a member that
-// answers. It is late because more is asked than the member answers only if there were more
-// calls than a batch takes: a network that loses packets delays few calls, too.
+// answers.
 func (l *Link) unsentLocked(now int64) error {
-	if a := &l.mu.admission; now-a.saturated > recently && !a.overloaded(now) {
+	if !l.mu.admission.crowded(now) {
 		return timeouts[0][0]
 	}
 	return timeouts[0][1]
@@ -120,8 +119,8 @@ func MayBeDecided(err error) bool {
 
 // IsSlow reports whether err is an ErrTimeout, and the member has answered other calls
 // since the call was started, and lately: it is not gone, and to ask another member in its
-// place would only add load. A call that was not sent, and is not one of too many, is not
-// reported: another member may answer it.
+// place would only add load. A call that was not sent, or has patience, and is not one of too
+// many, is not reported: another member may answer it.
 func IsSlow(err error) bool {
 	e, ok := errors.AsType[*timeoutError](err)
 	return ok && e.alive

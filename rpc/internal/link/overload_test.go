@@ -372,6 +372,59 @@ func TestPatience(t *testing.T) {
 	})
 }
 
+// Long round trips make a call more patient, but leave it the last quarter of its time: the
+// member may be gone, and another one is to be asked.
+func TestPatienceLeavesTimeForAnother(t *testing.T) {
+	frozen := false
+	f := &fake{handle: func(_ int, p *pipe) error {
+		return Serve(p, nil, func(b *pb.Batch) *pb.Answers {
+			if frozen {
+				<-p.Context().Done()
+			}
+			time.Sleep(250 * time.Millisecond)
+			return echo(b)
+		})
+	}}
+	bubble(t, f, Options{Timeout: 2 * time.Second}, func(t *testing.T, l *Link) {
+		for range 30 {
+			if _, err := l.Do(t.Context(), check("k")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		frozen = true
+		ctx := WithDeadline(t.Context(), time.Now().Add(1200*time.Millisecond)).WithPatience(400 * time.Millisecond)
+		within(t, 900*time.Millisecond, func() {
+			if _, err := l.Do(&ctx, check("patient")); !errors.Is(err, ErrTimeout) || IsSlow(err) || !MayBeDecided(err) {
+				t.Errorf("Do() = %v, want a timeout of a member that may be gone", err)
+			}
+		})
+	})
+}
+
+// A call that is late though little is asked, since packets are lost, say, is for another
+// member to decide while there is time, even if this one answers others meanwhile.
+func TestLateCallOfAFewIsForAnother(t *testing.T) {
+	f := &fake{handle: answering(350 * time.Millisecond)}
+	bubble(t, f, Options{Timeout: 2 * time.Second}, func(t *testing.T, l *Link) {
+		var before []*Pending
+		for range 12 { // two in flight, one after the other, and ten that wait for them
+			before = append(before, l.Start(t.Context(), check("k")))
+			synctest.Wait()
+		}
+		ctx := WithDeadline(t.Context(), time.Now().Add(1000*time.Millisecond)).WithPatience(400 * time.Millisecond)
+		within(t, 875*time.Millisecond, func() {
+			if _, err := l.Do(&ctx, check("late")); !errors.Is(err, ErrTimeout) || IsSlow(err) {
+				t.Errorf("Do() = %v, want a timeout that leaves the call to another member", err)
+			}
+		})
+		for _, p := range before {
+			if _, err := p.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // A member that answers once after a call was started, and then never, is not slow: it may
 // be gone, and the call is for others to decide.
 func TestMemberThatFallsSilentIsNotSlow(t *testing.T) {

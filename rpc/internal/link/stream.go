@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/internal/notify"
+	"github.com/bucketring/bucketring/rpc/internal/codec"
 )
 
 // maxInFlight bounds the batches in flight on one stream.
@@ -37,7 +38,9 @@ type stream struct {
 
 	timer *time.Timer // replaces the stream because of its age, then ends its draining
 
-	ended []*Pending // used by the receiver only: the calls of the batch just answered
+	// What follows is used by the receiver only.
+	ended       []*Pending        // the calls of the batch just answered
+	definitions codec.Definitions // that came on the stream
 }
 
 // inFlight also works for a nil stream.
@@ -158,6 +161,12 @@ func (l *Link) receiver(s *stream, delay time.Duration) {
 // violated the protocol, or that the stream is closed.
 func (l *Link) deliver(s *stream, answers *Answers) error {
 	defer answers.free()
+	for _, d := range answers.Definitions {
+		var err error
+		if s.definitions, err = s.definitions.Add(d); err != nil {
+			return err
+		}
+	}
 	now := l.now()
 	refused := answers.refused()
 	l.mu.Lock()
@@ -199,7 +208,7 @@ func (l *Link) deliver(s *stream, answers *Answers) error {
 	l.unlock()
 	for i, p := range s.ended { // without the lock: each send may start its caller
 		if p != nil {
-			p.wire = append(p.wire[:0], answers.results[i]...)
+			p.wire, p.definitions = append(p.wire[:0], answers.Results[i]...), s.definitions
 			p.done <- struct{}{}
 		}
 	}
@@ -209,14 +218,14 @@ func (l *Link) deliver(s *stream, answers *Answers) error {
 // match returns the batch that a answers, which is the oldest one in flight.
 func (s *stream) match(a *Answers) (*batch, error) {
 	if len(s.batches) == 0 {
-		return nil, fmt.Errorf("answers with sequence %d: nothing is in flight", a.sequence)
+		return nil, fmt.Errorf("answers with sequence %d: nothing is in flight", a.Sequence)
 	}
 	b := s.batches[0]
-	if got, want := a.sequence, b.msg.GetSequence(); got != want {
+	if got, want := a.Sequence, b.msg.GetSequence(); got != want {
 		return nil, fmt.Errorf("answers with sequence %d, want %d", got, want)
 	}
-	if got, want := len(a.results), len(b.calls); got != want {
-		return nil, fmt.Errorf("answers with sequence %d: got %d results, want %d", a.sequence, got, want)
+	if got, want := len(a.Results), len(b.calls); got != want {
+		return nil, fmt.Errorf("answers with sequence %d: got %d results, want %d", a.Sequence, got, want)
 	}
 	return b, nil
 }

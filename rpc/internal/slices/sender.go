@@ -101,7 +101,7 @@ func (s *sender) init(t *Table) {
 // closed: then the return is lost.
 func (s *sender) add(key string, r *slice.Return, kept []*pb.KeptReservation) bool {
 	p := &pending{key: key, id: r.ID, item: &pb.Item{Call: &pb.Item_SliceReturn{
-		SliceReturn: &pb.SliceReturn{Key: key, Slice: r.ID, Spent: r.Spent, Calls: r.Calls, Kept: kept},
+		SliceReturn: &pb.SliceReturn{Key: key, Slice: r.ID, Spent: r.Spent, Calls: r.Calls, Kept: kept, Used: usedOf(&r.Used)},
 	}}}
 	p.added = s.table.options.Now()
 	s.mu.Lock()

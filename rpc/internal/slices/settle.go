@@ -84,7 +84,7 @@ func (t *Table) Settle(q *pb.SettleRequest, id string, a *Settlement) (done bool
 		return false, nil, nil
 	}
 	now := t.options.Now()
-	charged, known := s.chargedLocked(r, &u)
+	charged, used, known := s.chargedLocked(r, &u)
 	switch {
 	case r.state == isCancelled:
 		return false, nil, &limiter.ConflictError{Problem: "the reservation was cancelled"}
@@ -92,6 +92,7 @@ func (t *Table) Settle(q *pb.SettleRequest, id string, a *Settlement) (done bool
 		return false, nil, &limiter.ConflictError{Problem: "the reservation was settled with other numbers"}
 	case r.state == isSettled: // a repeated settle, or late progress
 	case r.state == isOpen && final && known && r.entry.holder.Correct(now, r.costs, charged):
+		r.entry.holder.Use(used)
 		t.finishLocked(s, r, isSettled, charged, now)
 	default:
 		return false, t.leaveLocked(s, r, now), nil
@@ -150,15 +151,16 @@ func (s *shard) find(key, id string) *reservation {
 	return nil
 }
 
-// chargedLocked returns what r is charged after usage u. It returns false if that is not known
-// here.
-func (s *shard) chargedLocked(r *reservation, u *limiter.Usage) ([]int64, bool) {
+// chargedLocked returns what r is charged after usage u, and what it has used. It returns false
+// if that is not known here.
+func (s *shard) chargedLocked(r *reservation, u *limiter.Usage) ([]int64, limiter.Used, bool) {
 	charged := make([]int64, len(r.costs))
 	defer func() { s.request.Costs = nil }()
 	if !requestOf(&r.request, &s.request) || r.from.tariff.Settle(&s.request, u, r.costs, charged) != nil {
-		return nil, false
+		return nil, limiter.Used{}, false
 	}
-	return charged, true
+	used, err := r.from.tariff.Used(&s.request, u)
+	return charged, used, err == nil
 }
 
 // finishLocked ends an open reservation, which its slice has been charged for.

@@ -8,6 +8,7 @@ import (
 	"github.com/bucketring/bucketring/internal/servicetier"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/limiter"
+	"github.com/bucketring/bucketring/limiter/slice"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -68,6 +69,14 @@ func usageOf(q *pb.SettleRequest, id string) (u limiter.Usage, ok bool) {
 	}
 	u.Costs, ok = costsOf(q.GetCosts())
 	return u, ok
+}
+
+// usedOf returns what the reservations of a slice have used that have ended, nil for nothing.
+func usedOf(u *slice.Used) *pb.SliceUsage {
+	if *u == (slice.Used{}) {
+		return nil
+	}
+	return &pb.SliceUsage{InputTokens: u.Input, CachedInputTokens: u.Cached, OutputTokens: u.Output, SpendMicros: u.Spend}
 }
 
 func numberOr(n *int64, absent int64) int64 {

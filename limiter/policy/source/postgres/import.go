@@ -111,7 +111,7 @@ func (t table) staging() string { return t.name + "_new" }
 
 // columnTypes of those that are no texts.
 var columnTypes = map[string]string{
-	"estimate_output_tokens": "bigint", "default_output_tokens": "bigint", "bound_output": "boolean", "show": "boolean",
+	"estimate_output_tokens": "bigint", "weight": "integer", "max_depth": "bigint", "default_output_tokens": "bigint", "bound_output": "boolean", "show": "boolean",
 	"amount": "numeric", "burst": "numeric", "models": "text[]", "input": "numeric", "output": "numeric", "cached_input": "numeric",
 	"cache_write": "numeric", "cache_write_1h": "numeric", "request": "numeric", "image": "numeric", "search": "numeric",
 	"service_tiers": "jsonb", "weight_input": "numeric", "weight_cached_input": "numeric", "weight_output": "numeric",
@@ -211,7 +211,7 @@ func (t table) rowsOf(d *policy.Definition, yield func(values ...string) bool) {
 			if x.BoundOutput != "" {
 				bound = x.BoundOutput
 			}
-			if !yield(x.Name, x.Zone, x.Estimate, x.EstimateOutput, bound) {
+			if !yield(x.Name, x.Zone, x.Estimate, x.EstimateOutput, bound, x.Weight, x.DefaultPriority, x.HighestPriority) {
 				return
 			}
 		}
@@ -258,7 +258,8 @@ func limitRows(d *policy.Definition, yield func(values ...string) bool) {
 				models = arrayText(l.Models)
 			}
 			if !yield(t.Name, l.Name, l.Dimension, strings.TrimPrefix(l.Limit, "$"), l.Window, l.Starts, strings.TrimPrefix(l.Burst, "$"),
-				l.Algorithm, l.OnExceed, l.Mode, l.Unreachable, l.Durability, l.Show, l.Slices, models) {
+				l.Algorithm, l.OnExceed, l.Mode, l.Unreachable, l.Durability, l.Show, l.Slices, models,
+				l.MaxWait, l.MaxDepth, l.HeadroomStandard, l.HeadroomBatch) {
 				return
 			}
 		}

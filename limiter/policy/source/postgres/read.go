@@ -44,9 +44,17 @@ func each(ctx context.Context, tx pgx.Tx, sql string, columns int, do func(c []s
 func texts(columns ...string) string {
 	list := make([]string, len(columns))
 	for i, c := range columns {
-		list[i] = "coalesce(" + c + "::text, '')"
+		list[i] = "coalesce((" + c + ")::text, '')"
 	}
 	return "SELECT " + strings.Join(list, ", ")
+}
+
+// added are columns that tables of earlier versions lack: there they are NULL.
+func added(table string, columns ...string) []string {
+	for i, c := range columns {
+		columns[i] = "to_jsonb(" + table + ") ->> '" + c + "'"
+	}
+	return columns
 }
 
 func readSettings(ctx context.Context, tx pgx.Tx, d *policy.Definition) error {
@@ -62,8 +70,11 @@ func readSettings(ctx context.Context, tx pgx.Tx, d *policy.Definition) error {
 }
 
 func readTiers(ctx context.Context, tx pgx.Tx, d *policy.Definition) error {
-	return each(ctx, tx, texts("name", "zone", "estimate", "estimate_output_tokens", "bound_output")+" FROM bucketring_tiers ORDER BY name COLLATE \"C\"", 5, func(c []string) error {
-		d.Tiers = append(d.Tiers, policy.TierDefinition{Name: c[0], Zone: c[1], Estimate: c[2], EstimateOutput: c[3], BoundOutput: c[4]})
+	columns := append([]string{"name", "zone", "estimate", "estimate_output_tokens", "bound_output"}, added("t", "weight", "default_priority", "highest_priority")...)
+	return each(ctx, tx, texts(columns...)+" FROM bucketring_tiers t ORDER BY name COLLATE \"C\"", 8, func(c []string) error {
+		d.Tiers = append(d.Tiers, policy.TierDefinition{
+			Name: c[0], Zone: c[1], Estimate: c[2], EstimateOutput: c[3], BoundOutput: c[4], Weight: c[5], DefaultPriority: c[6], HighestPriority: c[7],
+		})
 		return nil
 	})
 }
@@ -73,16 +84,19 @@ func readLimits(ctx context.Context, tx pgx.Tx, d *policy.Definition) error {
 	for i := range d.Tiers {
 		tiers[d.Tiers[i].Name] = &d.Tiers[i]
 	}
-	sql := texts("tier", "name", "dimension", "trim_scale(amount)", "period", "starts", "trim_scale(burst)", "algorithm", "on_exceed", "mode",
-		"unreachable", "durability", "show", "slices", "to_json(models)") + " FROM bucketring_limits ORDER BY tier COLLATE \"C\", name COLLATE \"C\""
-	return each(ctx, tx, sql, 15, func(c []string) error {
+	columns := append([]string{
+		"tier", "name", "dimension", "trim_scale(amount)", "period", "starts", "trim_scale(burst)", "algorithm", "on_exceed", "mode",
+		"unreachable", "durability", "show", "slices", "to_json(models)",
+	}, added("l", "max_wait", "max_depth", "headroom_standard", "headroom_batch")...)
+	sql := texts(columns...) + " FROM bucketring_limits l ORDER BY tier COLLATE \"C\", name COLLATE \"C\""
+	return each(ctx, tx, sql, 19, func(c []string) error {
 		t := tiers[c[0]]
 		if t == nil {
 			return rowProblem("bucketring_limits", []string{c[0], c[1]}, "tier", "tier %q is not defined", c[0])
 		}
 		l := policy.LimitDefinition{
 			Name: c[1], Dimension: c[2], Limit: c[3], Window: c[4], Starts: c[5], Burst: c[6], Algorithm: c[7], OnExceed: c[8], Mode: c[9],
-			Unreachable: c[10], Durability: c[11], Show: c[12], Slices: c[13],
+			Unreachable: c[10], Durability: c[11], Show: c[12], Slices: c[13], MaxWait: c[15], MaxDepth: c[16], HeadroomStandard: c[17], HeadroomBatch: c[18],
 		}
 		if l.Dimension == "spend" {
 			l.Limit = "$" + l.Limit

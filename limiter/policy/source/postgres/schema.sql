@@ -47,6 +47,20 @@ CREATE TABLE IF NOT EXISTS bucketring_limits (
     CHECK (dimension = 'spend' OR amount = trunc(amount) AND coalesce(burst = trunc(burst), true))
 );
 
+-- What tables of earlier versions lack.
+ALTER TABLE bucketring_tiers
+    -- The share of a key of the tier among those who wait at a limit; NULL: 1.
+    ADD COLUMN IF NOT EXISTS weight           integer CHECK (weight BETWEEN 1 AND 1000),
+    -- The class of calls that name none, and the most urgent that they may name; NULL: standard, and interactive.
+    ADD COLUMN IF NOT EXISTS default_priority text CHECK (default_priority IN ('interactive', 'standard', 'batch')),
+    ADD COLUMN IF NOT EXISTS highest_priority text CHECK (highest_priority IN ('interactive', 'standard', 'batch'));
+ALTER TABLE bucketring_limits
+    ADD COLUMN IF NOT EXISTS max_wait          text, -- how long a call may wait, such as 5s; NULL: no call waits
+    ADD COLUMN IF NOT EXISTS max_depth         bigint CHECK (max_depth BETWEEN 1 AND 1000000), -- how many calls may wait; NULL: 1000
+    -- What calls of a class leave free, such as 10%; NULL: 0%, and for batch as for standard.
+    ADD COLUMN IF NOT EXISTS headroom_standard text CHECK (headroom_standard ~ '^[0-9]{1,2}([.][0-9]{1,4})?%$'),
+    ADD COLUMN IF NOT EXISTS headroom_batch    text CHECK (headroom_batch ~ '^[0-9]{1,2}([.][0-9]{1,4})?%$');
+
 -- Who has which tier. The most specific rule wins: an exact key, then the longest pattern.
 CREATE TABLE IF NOT EXISTS bucketring_assignments (
     key  text PRIMARY KEY CHECK (octet_length(key) BETWEEN 1 AND 256), -- acme/alice, or a pattern such as acme/*

@@ -14,9 +14,10 @@ type table struct {
 // tables are those of a policy, such that each comes after those that it refers to.
 var tables = []table{
 	{"bucketring_settings", 1, []string{"name", "value"}},
-	{"bucketring_tiers", 1, []string{"name", "zone", "estimate", "estimate_output_tokens", "bound_output"}},
+	{"bucketring_tiers", 1, []string{"name", "zone", "estimate", "estimate_output_tokens", "bound_output", "weight", "default_priority", "highest_priority"}},
 	{"bucketring_limits", 2, []string{
 		"tier", "name", "dimension", "amount", "period", "starts", "burst", "algorithm", "on_exceed", "mode", "unreachable", "durability", "show", "slices", "models",
+		"max_wait", "max_depth", "headroom_standard", "headroom_batch",
 	}},
 	{"bucketring_prices", 1, []string{"model", "input", "output", "cached_input", "cache_write", "cache_write_1h", "request", "image", "search", "service_tiers"}},
 	{"bucketring_models", 1, []string{"model", "weight_input", "weight_cached_input", "weight_output", "default_output_tokens", "bound_output"}},
@@ -57,6 +58,10 @@ func columnOf(section, key string) string {
 		return "estimate"
 	case "tiers output_tokens":
 		return "estimate_output_tokens"
+	case "limits standard", "limits batch":
+		return "headroom_" + key
+	case "tiers default", "tiers highest":
+		return key + "_priority"
 	case "models input", "models cached_input", "models output":
 		return "weight_" + key
 	}

@@ -69,7 +69,8 @@ func report(t testing.TB, what string, d protoreflect.MessageDescriptor, except 
 }
 
 // Full returns a message with a value in every field, also of the messages in it:
-// enumerations have their last value, and optional int32s, which are indices, 0.
+// enumerations have their last value, optional int32s, which are indices, 0, and uint32s,
+// which are numbers of definitions and lengths, 1.
 func Full(d protoreflect.MessageDescriptor) proto.Message {
 	m := dynamicpb.NewMessage(d)
 	for i := range d.Fields().Len() {
@@ -90,7 +91,9 @@ func Full(d protoreflect.MessageDescriptor) proto.Message {
 			m.Set(f, protoreflect.ValueOfInt32(0))
 		case f.Kind() == protoreflect.Int32Kind:
 			m.Set(f, protoreflect.ValueOfInt32(int32(i)+1))
-		case f.Kind() == protoreflect.Int64Kind:
+		case f.Kind() == protoreflect.Uint32Kind:
+			m.Set(f, protoreflect.ValueOfUint32(1))
+		case f.Kind() == protoreflect.Int64Kind, f.Kind() == protoreflect.Sfixed64Kind:
 			m.Set(f, protoreflect.ValueOfInt64(int64(i)+1))
 		default:
 			panic(fmt.Sprintf("%s has a kind of field that Full does not know", f.FullName()))

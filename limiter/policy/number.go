@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// suffixes are the decimal places of what an amount may end with: 100k, 1.5M.
+var suffixes = map[byte]int{'k': 3, 'K': 3, 'M': 6, 'B': 9}
+
+// parseScaled reads a decimal as parseDecimal does, or one with a suffix: 100k, 1.5M, 2B.
+func parseScaled(s string, places int) (int64, error) {
+	more := 0
+	if s != "" {
+		more = suffixes[s[len(s)-1]]
+	}
+	if more == 0 {
+		return parseDecimal(s, places)
+	}
+	n, err := parseDecimal(s[:len(s)-1], places+more)
+	if large, ok := errors.AsType[*tooLargeError](err); ok {
+		large.places = places
+	}
+	return n, err
+}
+
+var (
+	rateWord    = regexp.MustCompile(`^(\$?[0-9][0-9_.]*[kKMB]?)\s*(?i:[rt]p([smhd]))$`)
+	withCommas  = regexp.MustCompile(`^\$?[0-9]{1,3}(,[0-9]{3})+$`)
+	smallM      = regexp.MustCompile(`^\$?[0-9][0-9_.]*m$`)
+	fraction    = regexp.MustCompile(`^[0-9]+\.[0-9]+$`)
+	foreign     = regexp.MustCompile(`^[€£¥]|[€£¥]$|^(?i:eur|gbp|usd)\b|\b(?i:eur|gbp|usd)$`)
+	rateWindows = map[string]string{"s": "second", "m": "min", "h": "hour", "d": "day"}
+)
+
+// howToWrite returns what to write instead of an amount and a window that cannot be read, to
+// follow "must be ...", or "" if that is not clear.
+func howToWrite(d limiter.Dimension, amount, win string) string {
+	after := ""
+	if win != "" {
+		after = "/" + win
+	}
+	if m := rateWord.FindStringSubmatch(amount); m != nil && win == "" {
+		return "write " + m[1] + "/" + rateWindows[strings.ToLower(m[2])]
+	}
+	switch {
+	case strings.EqualFold(amount, "unlimited"), strings.EqualFold(amount, "infinity"), strings.EqualFold(amount, "none"):
+		return "leave " + string(d) + " out for no limit"
+	case withCommas.MatchString(amount):
+		return "write " + strings.ReplaceAll(amount, ",", "_") + after
+	case smallM.MatchString(amount):
+		return "write " + strings.TrimSuffix(amount, "m") + "M" + after + " for millions"
+	case d == limiter.Spend && foreign.MatchString(amount):
+		return "prices are in dollars: write $10" + after
+	case fraction.MatchString(amount):
+		return wholeRate(amount, win)
+	}
+	return ""
+}
+
+// wholeRate returns how to write a rate such as 0.5/min with a whole number, or "".
+func wholeRate(amount, win string) string {
+	w, err := parseWindow(win)
+	if err != nil || w.length <= 0 {
+		return ""
+	}
+	n, err := parseDecimal(amount, 6)
+	if err != nil {
+		return ""
+	}
+	for _, longer := range []struct {
+		name   string
+		length time.Duration
+	}{{"min", time.Minute}, {"hour", time.Hour}, {"day", day}, {"week", 7 * day}} {
+		if longer.length <= w.length || longer.length%w.length != 0 {
+			continue
+		}
+		if times := int64(longer.length / w.length); n <= limiter.MaxAmount/times && n*times%micros == 0 {
+			return fmt.Sprintf("write %d/%s", n*times/micros, longer.name)
+		}
+	}
+	return ""
+}

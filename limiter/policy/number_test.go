@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bucketring/bucketring/limiter"
+)
+
+// TestProblemsSayHowToWriteIt: what people write and a policy cannot mean is answered with what
+// to write.
+func TestProblemsSayHowToWriteIt(t *testing.T) {
+	tier := func(line string) string { return "tiers:\n  free: { " + line + " }\n" }
+	for source, want := range map[string]string{
+		tier("requests: unlimited"):                      `got "unlimited": leave requests out for no limit`,
+		tier("concurrent: unlimited"):                    `leave concurrent out for no limit`,
+		tier("requests: 0.5/min"):                        `must be a whole number, got "0.5/min": write 30/hour`,
+		tier("requests: 0.1/sec"):                        `write 6/min`,
+		tier("requests: 0.0001/min"):                     `must be a whole number, got "0.0001/min"`,
+		tier("requests: 10 rpm"):                         `write 10/min`,
+		tier("tokens: 5kTPD"):                            `write 5k/day`,
+		tier(`tokens: "10,000/min"`):                     `write 10_000/min`,
+		tier("tokens: 1m/min"):                           `write 1M/min for millions`,
+		tier("spend: €10/day"):                           `must be an amount of money, such as $10, got "€10/day": prices are in dollars: write $10/day`,
+		tier("spend: 10/day"):                            `such as $10, got "10/day"`,
+		tier("requests: 5/mo"):                           `did you mean "month"?`,
+		tier("requests: 5/hr"):                           `did you mean "hour"?`,
+		tier("zone: Europe/Berln"):                       `did you mean "Europe/Berlin"?`,
+		tier("zone: New York"):                           `did you mean "America/New_York"?`,
+		tier("requests: [10/min, 20/1m]"):                `tier free has two limits named "requests-minute"`,
+		tier("requests: [10/min, 20]"):                   `needs a window, as in 20/min`,
+		tier("concurrent: [10]"):                         `concurrent must be a single value, got a list`,
+		"tiers:\n\tfree: { requests: 1/min }\n":          `YAML does not allow tabs for indentation, write spaces`,
+		"prices: { m: { input: 0.0000006, output: 1 } }": `write 0.6 for 0.0000006 a token`,
+	} {
+		_, err := Parse("p.yaml", []byte(source), limiter.NewCatalog())
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s\n%v, want %s", source, err, want)
+		}
+	}
+}
+
+// TestOneMistakeIsOneProblem: what follows from a problem is not another one.
+func TestOneMistakeIsOneProblem(t *testing.T) {
+	for _, source := range []string{
+		"tiers: [free]\n",
+		"tiers: 7\n",
+		"models: llama\ntiers: { free: { requests: 1/min } }\n",
+	} {
+		_, err := Parse("p.yaml", []byte(source), limiter.NewCatalog())
+		if problems, ok := err.(Problems); !ok || len(problems) != 1 {
+			t.Errorf("%s\n%v, want one problem", source, err)
+		}
+	}
+}
+
+// TestSeveralWindows: a list in the short form is one limit for each window.
+func TestSeveralWindows(t *testing.T) {
+	p, err := Parse("p.yaml", []byte("tiers:\n  free: { requests: [10 per second, 100/min, 1k/day, 5k/90m], tokens: [1M/month] }\n"), limiter.NewCatalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plan limiter.Plan
+	if err := p.Resolve(limiter.Time{}, "acme/alice", "free", "", &plan); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, l := range plan.Levels[plan.Count-1].Limits.Limits() {
+		got = append(got, l.Name+" "+FormatAmount(l.Dimension, l.Amount)+"/"+formatWindow(&l))
+	}
+	want := "requests-1h30m 5000/1h30m, requests-day 1000/day, requests-minute 100/1m, requests-second 10/1s, tokens-month 1000000/month"
+	if strings.Join(got, ", ") != want {
+		t.Errorf("limits %s, want %s", strings.Join(got, ", "), want)
+	}
+}
+
+// TestPricesPerTokenAreWarnedOf: a price per million tokens below a tenth of a cent is probably
+// one for a token.
+func TestPricesPerTokenAreWarnedOf(t *testing.T) {
+	const tiers = "tiers: { free: { spend: $1/day } }\n"
+	for price, want := range map[string]string{
+		"0.000003": `the price of "m": input is $0.000003 per million tokens: if it is meant for one token, write 3`,
+		"0.001":    "",
+		"0":        "",
+	} {
+		p, err := Parse("p.yaml", []byte("prices: { m: { input: "+price+", output: 3 }, \"*\": { input: 1, output: 1 } }\n"+tiers), limiter.NewCatalog())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		for _, w := range p.Warnings() {
+			got += w.Message
+		}
+		if got != want {
+			t.Errorf("input %s: warnings %q, want %q", price, got, want)
+		}
+	}
+}
