@@ -25,13 +25,16 @@ type sample struct {
 // warmup is not part of any sample.
 const warmup = 300 * time.Millisecond
 
-// loop runs callers in a closed loop for a time.
+// loop runs callers in a closed loop for a time, or for as long as one call takes if that is
+// longer.
 func loop(ctx context.Context, ask call, callers int, length time.Duration, servers *server) (sample, error) {
 	var (
 		group     sync.WaitGroup
 		measuring atomic.Bool
 		stopping  atomic.Bool
 		failure   atomic.Pointer[error]
+		known     = make(chan struct{}) // closed when a call has counted or failed
+		know      = sync.OnceFunc(func() { close(known) })
 		checks    = make([]int, callers)
 		took      = make([][]time.Duration, callers)
 	)
@@ -43,11 +46,13 @@ func loop(ctx context.Context, ask call, callers int, length time.Duration, serv
 				n, err := ask(ctx, i, turn)
 				if err != nil {
 					failure.CompareAndSwap(nil, &err)
+					know()
 					return
 				}
 				if counts && measuring.Load() {
 					took[i] = append(took[i], time.Since(began))
 					checks[i] += n
+					know()
 				}
 			}
 		})
@@ -56,6 +61,7 @@ func loop(ctx context.Context, ask call, callers int, length time.Duration, serv
 	cpu, began := servers.cpu(), time.Now()
 	measuring.Store(true)
 	pause(ctx, length)
+	waitFor(ctx, known, callTimeout)
 	measuring.Store(false)
 	elapsed, used := time.Since(began), servers.cpu()-cpu
 	stopping.Store(true)
@@ -68,7 +74,7 @@ func loop(ctx context.Context, ask call, callers int, length time.Duration, serv
 		sum += n
 	}
 	if sum == 0 {
-		return sample{}, fmt.Errorf("no call ended within %s", length)
+		return sample{}, fmt.Errorf("no call ended within %s", elapsed.Round(time.Millisecond))
 	}
 	slices.Sort(all)
 	return sample{

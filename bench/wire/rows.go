@@ -316,10 +316,14 @@ func (b *run) gubernatorRows(ctx context.Context, all []string) error {
 }
 
 // pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
+func pause(ctx context.Context, d time.Duration) { waitFor(ctx, nil, d) }
+
+// waitFor waits until done is closed, for at most a time.
+func waitFor(ctx context.Context, done <-chan struct{}, atMost time.Duration) {
+	timer := time.NewTimer(atMost)
 	defer timer.Stop()
 	select {
+	case <-done:
 	case <-timer.C:
 	case <-ctx.Done():
 	}

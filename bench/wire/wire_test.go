@@ -91,12 +91,17 @@ func TestLoopFails(t *testing.T) {
 		if _, err := loop(t.Context(), func(context.Context, int, int) (int, error) { return 0, broken }, 2, minLength, nil); !errors.Is(err, broken) {
 			t.Errorf("loop() = %v, want %v", err, broken)
 		}
-		slow := func(context.Context, int, int) (int, error) {
-			time.Sleep(time.Hour)
-			return 1, nil
+		taking := func(d time.Duration) call {
+			return func(context.Context, int, int) (int, error) {
+				time.Sleep(d)
+				return 1, nil
+			}
 		}
-		if _, err := loop(t.Context(), slow, 1, minLength, nil); err == nil || !strings.Contains(err.Error(), "no call ended within 50ms") {
+		if _, err := loop(t.Context(), taking(time.Hour), 1, minLength, nil); err == nil || !strings.Contains(err.Error(), "no call ended within 30.05s") {
 			t.Errorf("loop() = %v, want that no call ended", err)
+		}
+		if s, err := loop(t.Context(), taking(time.Second), 1, minLength, nil); err != nil || s.p50 != time.Second {
+			t.Errorf("sample %+v, %v, want one call of a second", s, err)
 		}
 	})
 }
