@@ -98,7 +98,6 @@ func New(o Options) *Engine {
 	e.ledger = o.Ledger
 	if o.CountUsage {
 		e.usages = &usages{}
-		e.usages.counters.Store(&map[usageName]*usageCounter{})
 	}
 	if o.HotKeys {
 		e.sampler = newSampler(e.seed)

@@ -4,14 +4,13 @@ package limiter
 
 import (
 	"cmp"
-	"maps"
 	"math"
 	"math/bits"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
+	"github.com/bucketring/bucketring/internal/growmap"
 	"github.com/bucketring/bucketring/limiter/slice"
 )
 
@@ -49,8 +48,7 @@ const (
 // usages are the totals of an engine. Counting takes no lock, and allocates only for a pair of
 // a tier and a model that was not counted before.
 type usages struct {
-	counters atomic.Pointer[map[usageName]*usageCounter] // replaced, never edited
-	grow     sync.Mutex                                  // held to replace counters
+	counters growmap.Map[usageName, *usageCounter]
 }
 
 type usageName struct{ tier, model string }
@@ -67,25 +65,17 @@ type usageStripe struct{ charged, refunded [4]atomic.Int64 }
 // of returns the counter of a tier and model.
 func (u *usages) of(tier, model string) *usageCounter {
 	name := usageName{tier, model}
-	known := *u.counters.Load()
-	if c := known[name]; c != nil {
+	if c, ok := u.counters.Get(name); ok {
 		return c
 	}
-	if len(known) >= maxUsages && model != "" {
+	if len(u.counters.All()) >= maxUsages && model != "" {
 		return u.of(tier, "")
 	}
-	u.grow.Lock()
-	defer u.grow.Unlock()
-	known = *u.counters.Load()
-	if c := known[name]; c != nil {
-		return c
-	}
-	// The names may be part of the memory of a policy, which should not live as long.
-	c := &usageCounter{usageName: usageName{strings.Clone(tier), strings.Clone(model)}}
-	grown := maps.Clone(known)
-	grown[c.usageName] = c
-	u.counters.Store(&grown)
-	return c
+	return u.counters.Add(name, func() (usageName, *usageCounter) {
+		// The names may be part of the memory of a policy, which should not live as long.
+		c := &usageCounter{usageName: usageName{strings.Clone(tier), strings.Clone(model)}}
+		return c.usageName, c
+	})
 }
 
 // change counts that what a call of a root has used is after, and was before.
@@ -119,7 +109,7 @@ func (e *Engine) Usage() []UsageTotal {
 	if e.usages == nil {
 		return nil
 	}
-	known := *e.usages.counters.Load()
+	known := e.usages.counters.All()
 	totals := make([]UsageTotal, 0, len(known))
 	for name, c := range known {
 		var charged, refunded [4]int64

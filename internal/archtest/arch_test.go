@@ -96,11 +96,12 @@ var allowedImports = map[string][]string{
 	"cluster":            {"internal/listenlimit", "internal/share"},
 	"cluster/simnet":     {}, // for tests
 
-	// Leaves. Every package may import these eight.
+	// Leaves. Every package may import these nine.
 	"internal/amount":      {},
 	"internal/audit":       {},
 	"internal/cputime":     {},
 	"internal/freeport":    {},
+	"internal/growmap":     {},
 	"internal/keypath":     {},
 	"internal/notify":      {},
 	"internal/pause":       {},
@@ -140,10 +141,10 @@ var allowedImports = map[string][]string{
 }
 
 // sharedLeaves may be imported by every package.
-var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/keypath", "internal/notify", "internal/servicetier", "internal/text"}
+var sharedLeaves = []string{"internal/amount", "internal/cputime", "internal/freeport", "internal/growmap", "internal/keypath", "internal/notify", "internal/servicetier", "internal/text"}
 
 // pure lists the packages without I/O, clocks and goroutines.
-var pure = []string{"internal/amount", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "limiter/hotkeys", "limiter/line", "limiter/slice", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
+var pure = []string{"internal/amount", "internal/growmap", "internal/keypath", "internal/servicetier", "internal/text", "limiter", "limiter/fallback", "limiter/hotkeys", "limiter/line", "limiter/slice", "ring", "cluster/continuity", "limiter/policy", "internal/yamldoc", "internal/nearest", "internal/overload"}
 
 // impure lists the packages, and all below them, that pure packages must not import.
 var impure = []string{"net", "os", "log", "syscall", "math/rand", "crypto/rand", "context", "google.golang.org", "github.com/fsnotify"}

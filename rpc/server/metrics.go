@@ -4,15 +4,13 @@ package server
 
 import (
 	"errors"
-	"maps"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"github.com/bucketring/bucketring/internal/growmap"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -36,8 +34,7 @@ type metrics struct {
 	waiting        *waitMetrics
 	traffic        traffic
 
-	series atomic.Pointer[map[series]*counters] // replaced, never edited
-	grow   sync.Mutex                           // held to replace series
+	series growmap.Map[series, *counters]
 }
 
 // series names the counters of one dimension in one tier.
@@ -101,8 +98,6 @@ func newMetrics(reg prometheus.Registerer, engine *limiter.Engine) *metrics {
 		done:    map[settling]prometheus.Counter{},
 		counts:  map[counting]prometheus.Counter{},
 	}
-	m.series.Store(&map[series]*counters{})
-	m.traffic.init()
 	fallback := f.NewCounterVec(prometheus.CounterOpts{
 		Name: "bucketring_fallback_decisions_total",
 		Help: "Answers to check and reserve that this member gave without the owner. They are counted in bucketring_decisions_total too.",
@@ -153,26 +148,19 @@ func newMetrics(reg prometheus.Registerer, engine *limiter.Engine) *metrics {
 // there are few, and soon all are known.
 func (m *metrics) of(dimension limiter.Dimension, tier string) *counters {
 	key := series{string(dimension), tier}
-	if c := (*m.series.Load())[key]; c != nil {
+	if c, ok := m.series.Get(key); ok {
 		return c
 	}
-	m.grow.Lock()
-	defer m.grow.Unlock()
-	known := *m.series.Load()
-	if c := known[key]; c != nil {
-		return c
-	}
-	// The labels live as long as the process. A tier may be part of the memory of a
-	// request, which should not.
-	key = series{strings.Clone(key.dimension), strings.Clone(key.tier)}
-	c := &counters{shadow: m.shadow.WithLabelValues(key.dimension, key.tier)}
-	for o := limiter.Allowed; o <= limiter.Denied; o++ {
-		c.outcome[o] = m.decisions.WithLabelValues(key.dimension, key.tier, o.String())
-	}
-	grown := maps.Clone(known)
-	grown[key] = c
-	m.series.Store(&grown)
-	return c
+	return m.series.Add(key, func() (series, *counters) {
+		// The labels live as long as the process. A tier may be part of the memory of a
+		// request, which should not.
+		key := series{strings.Clone(key.dimension), strings.Clone(key.tier)}
+		c := &counters{shadow: m.shadow.WithLabelValues(key.dimension, key.tier)}
+		for o := limiter.Allowed; o <= limiter.Denied; o++ {
+			c.outcome[o] = m.decisions.WithLabelValues(key.dimension, key.tier, o.String())
+		}
+		return key, c
+	})
 }
 
 func (m *metrics) decided(route pb.Route, r *limiter.Request, d *limiter.Decision) {

@@ -4,13 +4,13 @@ package server
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/bucketring/bucketring/internal/growmap"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
@@ -32,8 +32,7 @@ type traffic struct {
 	outcomes [limiter.Denied + 1]atomic.Int64
 	fallback atomic.Int64
 	inSlices atomic.Int64
-	denials  atomic.Pointer[map[denial]*denials] // replaced, never edited
-	grow     sync.Mutex                          // held to replace denials
+	denials  growmap.Map[denial, *denials]
 
 	mu struct {
 		sync.Mutex
@@ -60,9 +59,6 @@ type trafficSample struct {
 	fallback, inSlices int64
 }
 
-// init makes t ready. Its zero value is not.
-func (t *traffic) init() { t.denials.Store(&map[denial]*denials{}) }
-
 // decided counts a decision.
 func (t *traffic) decided(route pb.Route, d *limiter.Decision) {
 	t.outcomes[d.Outcome&3].Add(1)
@@ -81,27 +77,18 @@ func (t *traffic) decided(route pb.Route, d *limiter.Decision) {
 }
 
 func (t *traffic) denialsOf(kind denial) *denials {
-	known := *t.denials.Load()
-	if d := known[kind]; d != nil {
+	if d, ok := t.denials.Get(kind); ok {
 		return d
 	}
 	other := denial{tier: "other", reason: limiter.NoReason}
-	if len(known) >= maxDenials && kind != other {
+	if len(t.denials.All()) >= maxDenials && kind != other {
 		return t.denialsOf(other)
 	}
-	t.grow.Lock()
-	defer t.grow.Unlock()
-	known = *t.denials.Load()
-	if d := known[kind]; d != nil {
-		return d
-	}
-	// The texts may be part of the memory of a policy or a request, which should not live as long.
-	kind.tier, kind.limit, kind.dimension = strings.Clone(kind.tier), strings.Clone(kind.limit), strings.Clone(kind.dimension)
-	d := &denials{}
-	grown := maps.Clone(known)
-	grown[kind] = d
-	t.denials.Store(&grown)
-	return d
+	return t.denials.Add(kind, func() (denial, *denials) {
+		// The texts may be part of the memory of a policy or a request, which should not live as long.
+		kind.tier, kind.limit, kind.dimension = strings.Clone(kind.tier), strings.Clone(kind.limit), strings.Clone(kind.dimension)
+		return kind, &denials{}
+	})
 }
 
 // now returns the sums until now.
@@ -125,7 +112,7 @@ func (t *traffic) sample() {
 	defer t.mu.Unlock()
 	i := t.mu.taken % len(t.mu.samples)
 	t.mu.samples[i] = t.now()
-	for _, d := range *t.denials.Load() {
+	for _, d := range t.denials.All() {
 		d.at[i] = d.total.Load()
 	}
 	t.mu.taken++
@@ -161,7 +148,7 @@ func (t *traffic) recent() *pb.Traffic {
 			FromSlices: to.inSlices - from.inSlices,
 		})
 	}
-	for kind, d := range *t.denials.Load() {
+	for kind, d := range t.denials.All() {
 		var before int64
 		if t.mu.taken > 0 {
 			before = d.at[first%size]

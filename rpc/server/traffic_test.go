@@ -16,7 +16,6 @@ import (
 // over, and what is older than five minutes is gone.
 func TestTraffic(t *testing.T) {
 	m := &metrics{}
-	m.traffic.init()
 	tr := &m.traffic
 	allowed := limiter.Decision{Outcome: limiter.Allowed, Tier: "free", Binding: -1}
 	denied := limiter.Decision{Outcome: limiter.Denied, Reason: limiter.LimitExceeded, Tier: "free", Limits: []limiter.LimitState{{Name: "rpm", Dimension: limiter.Requests}}}
@@ -61,7 +60,7 @@ func TestTraffic(t *testing.T) {
 		denied.Tier = string(rune('a' + i))
 		tr.decided(pb.Route_ROUTE_LOCAL, &denied)
 	}
-	if n := len(*tr.denials.Load()); n > maxDenials+1 {
+	if n := len(tr.denials.All()); n > maxDenials+1 {
 		t.Errorf("%d kinds of denials are counted, want at most %d", n, maxDenials+1)
 	}
 }
