@@ -62,6 +62,7 @@ type Node struct {
 	node     *yaml.Node
 	file     *file
 	redacted bool // no message repeats the text of this node and those below
+	guessed  bool // no problem of this node and those below is reported, see Reader.UnknownKey
 }
 
 type file struct {
@@ -86,6 +87,13 @@ func (f *file) line(n int) (text string, shown bool) {
 	}
 	return f.lines[n-1], f.redacted == nil || !f.redacted[n-1]
 }
+
+// Guessed reports whether n is the value of a key that [Reader.UnknownKey] guessed, or
+// below it.
+func (n Node) Guessed() bool { return n.guessed }
+
+// child returns a node below n.
+func (n Node) child(c *yaml.Node) Node { return Node{c, n.file, n.redacted, n.guessed} }
 
 // Redacted returns n as a node whose text no message of this package repeats. See
 // [Reader].RedactSection for excerpts.
@@ -330,6 +338,9 @@ func (r *Reader) Problem(n Node, format string, args ...any) {
 // Suggest is [Reader.Problem] with the word that was probably intended; "" if there
 // is none.
 func (r *Reader) Suggest(n Node, suggestion, format string, args ...any) {
+	if n.guessed {
+		return
+	}
 	_, line, column := n.Position()
 	r.add(n.file, line, column, suggestion, format, args...)
 }
@@ -420,24 +431,25 @@ func (r *Reader) Items(n Node, what string) []Node {
 	}
 	items := make([]Node, len(n.node.Content))
 	for i, c := range n.node.Content {
-		items[i] = Node{c, n.file, n.redacted}
+		items[i] = n.child(c)
 	}
 	return items
 }
 
 // Fields returns the pairs of a mapping in order, with merge keys (<<) applied. A
-// repeated key is a problem; so is a key that is not in known, unless known is nil.
+// repeated key is a problem; so is a key that is not in known, unless known is nil. A key
+// that is nearly a known one is read as that one, see [Reader.UnknownKey].
 func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	n = n.resolved()
 	if n.node == nil || n.node.Kind != yaml.MappingNode {
 		r.Problem(n, "%s must be a mapping, got %s", what, n.kind())
 		return nil
 	}
-	var fields []Field
+	var fields, guessed []Field
 	seen := map[string]Node{}
 	var merged []Node
 	for i := 0; i+1 < len(n.node.Content); i += 2 {
-		key, value := Node{n.node.Content[i], n.file, n.redacted}, Node{n.node.Content[i+1], n.file, n.redacted}
+		key, value := n.child(n.node.Content[i]), n.child(n.node.Content[i+1])
 		if key.node.Tag == "!!merge" {
 			merged = append(merged, value)
 			continue
@@ -452,10 +464,18 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 		}
 		seen[name] = key
 		if known != nil && !slices.Contains(known, name) {
-			r.unknownKey(key, what, name, known)
+			if f, near := r.UnknownKey(Field{name, key, value}, what, known); near {
+				guessed = append(guessed, f)
+			}
 			continue
 		}
 		fields = append(fields, Field{name, key, value})
+	}
+	for _, f := range guessed {
+		if _, dup := seen[f.Name]; !dup {
+			seen[f.Name] = f.Key
+			fields = append(fields, f)
+		}
 	}
 	for _, m := range merged {
 		for _, f := range r.mergedFields(m, what, known) {
@@ -471,20 +491,25 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 // maxListed bounds the known keys that a message lists.
 const maxListed = 12
 
-func (r *Reader) unknownKey(key Node, what, name string, known []string) {
-	near := r.Synonyms[name]
-	if !slices.Contains(known, near) {
-		near = nearest.Word(name, known)
+// UnknownKey reports the key of a field that is not in known. If it is nearly one of them,
+// it returns the field with that name and near: whoever reads it then does not miss the field,
+// and problems of its value are not reported, since it was only guessed.
+func (r *Reader) UnknownKey(f Field, what string, known []string) (guess Field, near bool) {
+	name := r.Synonyms[f.Name]
+	if !slices.Contains(known, name) {
+		name = nearest.Word(f.Name, known)
 	}
-	if near != "" {
-		r.Suggest(key, near, "unknown key %s in %s", key.quoted(name), what)
-		return
+	if name != "" {
+		r.Suggest(f.Key, name, "unknown key %s in %s", f.Key.quoted(f.Name), what)
+		f.Name, f.Key.guessed, f.Value.guessed = name, true, true
+		return f, true
 	}
 	list := ""
 	if len(known) <= maxListed {
 		list = ", want one of " + strings.Join(known, ", ")
 	}
-	r.Problem(key, "unknown key %s in %s%s", key.quoted(name), what, list)
+	r.Problem(f.Key, "unknown key %s in %s%s", f.Key.quoted(f.Name), what, list)
+	return Field{}, false
 }
 
 // quoted returns the name of the key n for a message.

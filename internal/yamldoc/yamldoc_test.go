@@ -69,3 +69,42 @@ func TestManyProblemsAreCut(t *testing.T) {
 		t.Errorf("error ends with %q, want the number of the rest", text[len(text)-40:])
 	}
 }
+
+// A misspelled key is one problem: its field is not missing, and its value is not judged.
+func TestMisspelledKeyIsOneProblem(t *testing.T) {
+	r, n := open(t, "sise: [x, { colr: red }]\ncolor: red\ncolour: blue\nother: 1\n")
+	names := map[string]bool{}
+	for _, f := range r.Fields(n, "a thing", []string{"size", "color"}) {
+		if names[f.Name] {
+			t.Errorf("field %s twice", f.Name)
+		}
+		names[f.Name] = true
+		if f.Name != "size" {
+			continue
+		}
+		for _, item := range r.Items(f.Value, "size") {
+			if !item.Guessed() {
+				t.Error("an element of a guessed list is not guessed")
+			}
+			r.Fields(item, "an element", []string{"color"})
+		}
+		r.Text(f.Value, "size")
+	}
+	if !names["size"] || !names["color"] {
+		t.Errorf("fields %v, want size and color", names)
+	}
+	want := []string{
+		`unknown key "sise" in a thing; did you mean "size"?`,
+		`unknown key "colour" in a thing; did you mean "color"?`,
+		`unknown key "other" in a thing, want one of size, color`,
+	}
+	got := r.Err().Error()
+	for _, text := range want {
+		if !strings.Contains(got, text) {
+			t.Errorf("problems lack %s:\n%s", text, got)
+		}
+	}
+	if n := strings.Count(got, "f.yaml:"); n != len(want) {
+		t.Errorf("%d problems, want %d:\n%s", n, len(want), got)
+	}
+}

@@ -55,12 +55,14 @@ func (p *parser) parseSection(e *rowsEdit, s section) {
 			continue
 		}
 		x.ok = n.IsMapping()
+		guessed := false
 		for _, f := range p.r.Fields(n, x.what, known) {
 			text, good := p.r.Text(f.Value, f.Name)
 			x.ok = x.ok && good
 			x.add(f.Name, text, placeOf(f.Value))
+			guessed = guessed || f.Value.Guessed()
 		}
-		if n.IsMapping() {
+		if n.IsMapping() && !guessed {
 			set()
 		}
 	}

@@ -65,7 +65,7 @@ var (
 func (p *parser) fields(n yamldoc.Node, what string, known []string, at *position) []yamldoc.Field {
 	*at = position{self: n, fields: map[string]yamldoc.Node{}}
 	all := p.Fields(n, what, nil)
-	kept := all[:0]
+	var kept, guessed []yamldoc.Field
 	for _, f := range all {
 		at.fields[f.Name] = f.Value
 		switch {
@@ -76,18 +76,18 @@ func (p *parser) fields(n yamldoc.Node, what string, known []string, at *positio
 		case slices.Contains(descriptorKeys, f.Name) && slices.Contains(known, "requests_per_unit"):
 			p.Problem(f.Key, "unknown key %q in %s: it belongs beside rate_limit", f.Name, what)
 		default:
-			p.unknown(f.Key, f.Name, what, known)
+			if guess, near := p.UnknownKey(f, what, known); near {
+				guessed = append(guessed, guess)
+			}
+		}
+	}
+	for _, f := range guessed {
+		if _, known := at.fields[f.Name]; !known {
+			at.fields[f.Name] = f.Value
+			kept = append(kept, f)
 		}
 	}
 	return kept
-}
-
-func (p *parser) unknown(key yamldoc.Node, name, what string, known []string) {
-	if near := nearest.Word(name, known); near != "" {
-		p.Suggest(key, near, "unknown key %q in %s", name, what)
-		return
-	}
-	p.Problem(key, "unknown key %q in %s, want one of %s", name, what, strings.Join(known, ", "))
 }
 
 func (p *parser) domain(file string, root yamldoc.Node) Domain {
