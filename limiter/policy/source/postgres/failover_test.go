@@ -68,9 +68,10 @@ func TestFailover(t *testing.T) {
 			if f.full != 2 {
 				t.Errorf("all rows were read %d times, want twice", f.full)
 			}
+			observer := two.Connect(t)
 			waittest.Until(t, "a connection that listens at the second server", func() bool {
 				var n int
-				check(t, two.Connect(t).QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'listen%' AND application_name = 'bucketring'").Scan(&n))
+				check(t, observer.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'listen%' AND application_name = 'bucketring'").Scan(&n))
 				return n == 1
 			})
 			two.Exec(t, "UPDATE bucketring_limits SET amount = 70000 WHERE tier = 'gold'")
