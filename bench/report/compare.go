@@ -78,8 +78,8 @@ const (
 
 const methodText = "change of the mean of per-interval samples (percentiles: of their logarithms; per round where targets took turns); " +
 	"consecutive intervals are averaged in blocks of at most the square root of their number, at least 10 blocks; " +
-	"bootstrap-t intervals, %d resamples, seed %d, %s confidence for all %d together (Bonferroni); " +
-	"worse: the whole interval is beyond the bound; not worse: the whole interval is within it; otherwise the runs cannot tell"
+	"bootstrap-t intervals, %d resamples, seed %d, %s confidence for all %d intervals together (Bonferroni); " +
+	"worse: the whole interval is beyond the bound; not worse: the whole interval is within it; otherwise the runs cannot tell; /M: per million decisions"
 
 // minIntervals is how many intervals a run needs for accurate confidence intervals: with
 // fewer there are no blocks (see [sample.blocked]), and false changes are about twice as

@@ -132,7 +132,12 @@ func formatPercent(f float64) string {
 	return trimZeros(threeDigits(p)) + " %"
 }
 
+// signedPercent formats a change. Intervals of few samples may reach any factor; beyond
+// 1,000 times the number says nothing more.
 func signedPercent(p float64) string {
+	if p >= 100_000 {
+		return "> +100,000 %"
+	}
 	if math.Abs(p) >= 1000 {
 		return fmt.Sprintf("%+.0f %%", p)
 	}

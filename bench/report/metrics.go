@@ -161,7 +161,7 @@ func formatUnit(unit string, v float64) string {
 	case unit == unitTime:
 		return formatDuration(nanoseconds(v))
 	case unit == unitCPUTime:
-		return formatDuration(nanoseconds(v))
+		return formatDuration(nanoseconds(v)) + "/M"
 	case unit == unitShare:
 		return formatPercent(v)
 	}

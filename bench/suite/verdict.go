@@ -11,6 +11,7 @@ import (
 
 	"github.com/bucketring/bucketring/bench/audit"
 	"github.com/bucketring/bucketring/bench/report"
+	"github.com/bucketring/bucketring/internal/amount"
 )
 
 // auditResult returns the findings of the auditor for the document.
@@ -110,20 +111,20 @@ func NewAudit(found *audit.Report) *report.Audit {
 		text = append(text, "Charged twice or not given back: "+strings.Join(excess, ", ")+".")
 	}
 	if found.Fallback > 0 {
-		sentence := fmt.Sprintf("Without the owner, fallback admitted %d calls", found.Fallback)
+		sentence := "Without the owner, fallback admitted " + amount.Plural(found.Fallback, "call")
 		if len(undeclared) > 0 {
 			sentence += ", more than the limits declare: " + strings.Join(undeclared, ", ")
 		}
 		text = append(text, sentence+".")
 	}
 	if found.Failed > 0 {
-		text = append(text, fmt.Sprintf("%d requests got no answer and may have been charged or not.", found.Failed))
+		text = append(text, amount.Plural(found.Failed, "request")+" got no answer and may have been charged or not.")
 	}
 	if found.Refused > 0 {
-		text = append(text, fmt.Sprintf("%d requests were refused because of overload, which must charge nothing.", found.Refused))
+		text = append(text, amount.Plural(found.Refused, "request was", "requests were")+" refused because of overload, which must charge nothing.")
 	}
 	if found.Unjudged > 0 {
-		text = append(text, fmt.Sprintf("%d denials were of calls without a known limit.", found.Unjudged))
+		text = append(text, amount.Plural(found.Unjudged, "denial was of a call", "denials were of calls")+" without a known limit.")
 	}
 	a.Text = strings.Join(text, " ")
 	a.Worst, a.UsageSeries = worstLimits(found), usageSeries(found)
@@ -135,7 +136,7 @@ func formatUnits(n int64, dimension string) string {
 	if dimension == audit.Spend {
 		return fmt.Sprintf("$%d.%06d of spend", n/1e6, n%1e6)
 	}
-	return fmt.Sprintf("%d %s", n, strings.ReplaceAll(dimension, "_", " "))
+	return amount.Group(n) + " " + strings.ReplaceAll(dimension, "_", " ")
 }
 
 // countSuspects counts the ids that may explain surplus charges.
