@@ -44,6 +44,7 @@ func TestGossipLogIsSampledAndNeverWaits(t *testing.T) {
 		for range 1000 {
 			l.Printf("[DEBUG] memberlist: quiet")
 			l.Printf("[ERR] memberlist: Failed fallback TCP ping: timeout")
+			l.Printf("[ERR] memberlist: discarding packet with unacceptable label %q: from=1.2.3.4:5", "other")
 			l.Printf("[WARN] memberlist: ignoring alive message for 'x': %sof another ring", rejectionPrefix)
 			l.Printf("[WARN] memberlist: Was able to connect to a over TCP but UDP probes failed")
 		}
@@ -58,7 +59,7 @@ func TestGossipLogIsSampledAndNeverWaits(t *testing.T) {
 		if err := g.run(ctx); err != nil {
 			t.Fatal(err)
 		}
-		for text, want := range map[string]int{"quiet": 0, "Failed fallback": 2, "another ring": 0, "Was able": 1, "suppressed=999": 1, "line ": lineQueueSize - 2} {
+		for text, want := range map[string]int{"quiet": 0, "Failed fallback": 2, "another ring": 0, "Was able": 1, "unacceptable label": 1, "member of another cluster": 1, "suppressed=999": 1, "line ": lineQueueSize - 3} {
 			if got := out.count(text); got != want {
 				t.Errorf("%q is in the log %d times, want %d", text, got, want)
 			}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/bucketring/bucketring/rpc/httpapi"
@@ -164,7 +165,7 @@ func (c *apiCall) rejection(cmd *cobra.Command, server string, a *responseRecord
 			return errorWithHint(errors.New(text), c.hint)
 		}
 		return errorWithHint(fmt.Errorf("%s did not answer: %s", server, status.Convert(err).Message()),
-			tlsHintOf(err, c.tls.used, "start a node there, for example with: bucketring dev"))
+			tlsHintOf(err, c.tls.used, noAnswerHint(status.Code(err) == codes.DeadlineExceeded)))
 	}
 	return errorWithHint(fmt.Errorf("%s: %w", server, err), "check that this is the gRPC address of a node of the same version")
 }

@@ -55,6 +55,9 @@ guessed from its hash. A line end after the API key is ignored.`,
 			entry += fmt.Sprintf(", tier: %q", *tier)
 		}
 		s.printf("- { %s }\n", entry)
+		if *owner == "" {
+			s.notef("note: the entry needs a key, such as key: \"acme/alice\", which --key adds\n")
+		}
 		return nil
 	}
 	return cmd

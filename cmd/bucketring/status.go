@@ -146,10 +146,18 @@ func unanswered(target string, usedTLS bool, err error) error {
 		err = cause // omits the URL
 	}
 	hint := notHTTP
-	if _, network := errors.AsType[net.Error](err); network {
-		hint = "start a node there, for example with: bucketring dev"
+	if e, network := errors.AsType[net.Error](err); network {
+		hint = noAnswerHint(e.Timeout())
 	}
 	return errorWithHint(fmt.Errorf("%s did not answer: %w", target, err), tlsHintOf(err, usedTLS, hint))
+}
+
+// noAnswerHint is the hint for a call without an answer, late if its time was over.
+func noAnswerHint(late bool) string {
+	if late {
+		return "the node or the network is too slow, or drops packets: try a longer --timeout"
+	}
+	return "start a node there, for example with: bucketring dev"
 }
 
 // printStatus prints a status as text: the node, the members and warnings.

@@ -197,8 +197,11 @@ func (n *Node) join(ctx context.Context) {
 	}
 	if err != nil && ctx.Err() == nil {
 		v := n.cluster.View()
-		n.log.Warn("ring is incomplete after the timeout, starting anyway",
-			"timeout", joinRingTimeout, "serving", len(v.Serving()), "expected", n.expectedMembers, "fenced", v.SelfFenced(), "error", err)
+		attrs := []any{"timeout", joinRingTimeout, "serving", len(v.Serving()), "fenced", v.SelfFenced(), "error", err}
+		if n.expectedMembers > 0 {
+			attrs = append(attrs, "expected", n.expectedMembers)
+		}
+		n.log.Warn("ring is incomplete after the timeout, starting anyway", attrs...)
 	}
 }
 

@@ -45,7 +45,7 @@ func (e *DeniedError) Error() string {
 // explained converts what a message is made of.
 func (d *Decision) explained() explain.Decision {
 	x := explain.Decision{
-		Reason: string(d.Reason), Model: d.Model, RetryAfter: -1,
+		Reason: string(d.Reason), Fallback: d.Route == Fallback, Model: d.Model, RetryAfter: -1,
 		Priority: string(d.Priority), Waited: d.Waited, WaitRefused: d.WaitRefused,
 		Limits: make([]explain.Limit, len(d.Limits)),
 	}

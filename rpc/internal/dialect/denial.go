@@ -63,7 +63,11 @@ func RetryAfter(dec *client.Decision) (after time.Duration, ok bool) {
 
 // decisionOf converts a decision. It drops a retry time that does not help.
 func decisionOf(dec *client.Decision) explain.Decision {
-	x := explain.Decision{Reason: string(dec.Reason), RetryAfter: -1, Priority: string(dec.Priority), Waited: dec.Waited, WaitRefused: dec.WaitRefused, Limits: make([]explain.Limit, len(dec.Limits))}
+	x := explain.Decision{
+		Reason: string(dec.Reason), Fallback: dec.Route == client.Fallback, RetryAfter: -1,
+		Priority: string(dec.Priority), Waited: dec.Waited, WaitRefused: dec.WaitRefused,
+		Limits: make([]explain.Limit, len(dec.Limits)),
+	}
 	if dec.RetryAfter > 0 && dec.Reason != client.ExceedsCapacity && dec.Reason != client.NoPrice {
 		x.RetryAfter = dec.RetryAfter
 	}

@@ -6,6 +6,7 @@ import "time"
 
 // The reasons of denials.
 const (
+	limitExceeded    = "limit_exceeded"
 	exceedsCapacity  = "exceeds_capacity"
 	noPrice          = "no_price"
 	ownerUnreachable = "owner_unreachable"

@@ -13,8 +13,9 @@ import (
 
 // Decision is what a front door knows of a decision.
 type Decision struct {
-	Reason string // of a denial: limit_exceeded, exceeds_capacity, no_price, owner_unreachable, table_full or ids_full
-	Model  string // "": the call names none
+	Reason   string // of a denial: limit_exceeded, exceeds_capacity, no_price, owner_unreachable, table_full or ids_full
+	Fallback bool   // decided without the owner: limits are shares of one node
+	Model    string // "": the call names none
 	// RetryAfter is when the same call would fit. Negative: it was not denied, or
 	// waiting does not help.
 	RetryAfter time.Duration

@@ -15,7 +15,16 @@ import (
 
 // Message tells the person who made a call, in a sentence, which limit denied it and why.
 // A hidden limit is named without its numbers.
-func Message(d *Decision) string { return denial(d) + waiting(d) }
+func Message(d *Decision) string { return denial(d) + shared(d) + waiting(d) }
+
+// shared says that the numbers of the message are those of a share. Otherwise it is empty.
+func shared(d *Decision) string {
+	l := d.Binding
+	if !d.Fallback || l == nil || l.Hidden || l.Capacity == 0 || d.Reason != limitExceeded && d.Reason != exceedsCapacity {
+		return ""
+	}
+	return " The node that keeps the limit is unreachable, and this is the share of one other node."
+}
 
 // denial is the part of the message that is not about waiting.
 func denial(d *Decision) string {

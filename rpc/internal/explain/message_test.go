@@ -47,6 +47,8 @@ func TestMessages(t *testing.T) {
 	tpm := state("tokens", "token_bucket", time.Minute, 100_000, 0)
 	owing := class(tpm, 0, 40_000)
 	owing.Debt = 2_000
+	alone := func(d *Decision) *Decision { d.Fallback = true; return d }
+	const share = " The node that keeps the limit is unreachable, and this is the share of one other node."
 	large := class(tpm, 60_000, 40_000)
 	large.Cost = 70_000
 
@@ -117,6 +119,11 @@ func TestMessages(t *testing.T) {
 		{refused("too_late", 12*time.Second, time.Minute), tenUsed + " The call would have to wait for 12s, which is longer than it may."},
 		{refused("too_late", -1, 0), tenUsed + " The call may not wait: it would not fit in time."},
 		{refused("newer", 12*time.Second, 0), tenUsed},
+		{alone(denied(exceeded, "m", debt)), "Token limit exceeded: 12,000 of 10,000 tokens used this minute." + share},
+		{alone(denied(capacity, "m", big)), "Token limit exceeded: this call needs 12,000 tokens, and the limit never grants more than 10,000 tokens at once." + share},
+		{alone(denied(capacity, "m", shut)), "Spend limit exceeded: this call needs $1.00, and the limit is 0."},
+		{alone(denied(exceeded, "m", hidden)), "Spend limit org-spend of acme exceeded."},
+		{alone(denied("owner_unreachable", "m", shut)), "Spend limit cannot be checked: the node that keeps it is unreachable."},
 		{waited, tenUsed + " The call has waited for 5s."},
 		{denied(exceeded, "", state("évals", "token_bucket", time.Hour, 2, 0)), "Évals limit exceeded: 2 of 2 évals used this hour."},
 	} {

@@ -39,6 +39,7 @@ var (
 func FromWire(d *pb.Decision, model string) Decision {
 	x := Decision{
 		Reason:     reasons.Of(int32(d.GetReason())),
+		Fallback:   d.GetRoute() == pb.Route_ROUTE_FALLBACK,
 		Model:      model,
 		RetryAfter: -1,
 
