@@ -34,7 +34,8 @@ lends; these calls count when their slice is returned. SHARE is the part of all 
 LEFT is what is left of LIMIT, the one with the smallest share left. ASKED BY are the
 members that forward calls to the owner, the owner itself where calls come by its own
 APIs, and the addresses of clients that follow the ring; "[2]" says how many slices
-one holds now. What is wider than the terminal is cut.
+one holds now, and "others" are clients that have left or are not among the first
+eight. What is wider than the terminal is cut.
 
 If calls wait for limits, the five limits at which most do come first, with how many
 calls of each class wait there, and for how long the first of them has.`,
@@ -260,10 +261,13 @@ func askersText(k *pb.HotKey) string {
 	for _, h := range k.GetHolders() {
 		slices[nameOf(h)] = h.GetSlices()
 	}
-	rates := make([]float64, len(k.GetAskers()))
+	rates := make([]float64, len(k.GetAskers())+1)
+	others := k.GetRate() // of those whose names are not known any more
 	for i, a := range k.GetAskers() {
 		rates[i] = a.GetRate()
+		others -= rates[i]
 	}
+	rates[len(rates)-1] = max(others, 0)
 	shares := amount.Shares(100, rates)
 	var parts []string
 	add := func(name string, share int64) {
@@ -287,6 +291,9 @@ func askersText(k *pb.HotKey) string {
 	}
 	if more := len(parts) - maxAskersShown; more > 0 {
 		parts = append(parts[:maxAskersShown], fmt.Sprintf("%d more", more))
+	}
+	if share := shares[len(shares)-1]; share > 0 && len(parts) > 0 {
+		parts = append(parts, fmt.Sprintf("others %d%%", share))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -112,6 +112,14 @@ func TestHoldersWithoutCalls(t *testing.T) {
 	}
 }
 
+// TestAskersThatHaveLeft: the parts are of all calls, also of those whose clients have left.
+func TestAskersThatHaveLeft(t *testing.T) {
+	k := &pb.HotKey{Rate: 10, Askers: []*pb.Asker{{Name: &pb.Asker_Member{Member: "n2"}, Rate: 4}}}
+	if got, want := askersText(k), "n2 40%, others 60%"; got != want {
+		t.Errorf("askersText() = %q, want %q", got, want)
+	}
+}
+
 // TestAskersOfAQuietKey: parts are those of rates that a table rounds to nothing.
 func TestAskersOfAQuietKey(t *testing.T) {
 	askers := []*pb.Asker{{Name: &pb.Asker_Member{Member: "n2"}, Rate: 0.03}, {Name: &pb.Asker_Client{Client: "10.0.0.7"}, Rate: 0.01}}
