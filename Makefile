@@ -19,7 +19,9 @@ WIRE_PORT ?= 6399
 DIST      ?= $(CURDIR)/dist
 PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # Long tests of one goroutine, which the race detector makes several times longer.
-ALONE := TestCopiesWithoutRoom|TestCopyIsTheOwner|TestBooksOfSlices|TestCollectedChangesThatAreForgotten|TestManyChangesAreCollectedInSteps
+ALONE := TestCopiesWithoutRoom|TestCopyIsTheOwner|TestBooksOfSlices|TestCollectedChangesThatAreForgotten|TestManyChangesAreCollectedInSteps|TestMemoryOfIDs|TestHotKeysSample|TestGrowingMovesFewRecords
+# Packages without goroutines.
+SERIAL := bench/report|cluster/continuity|internal/docstest|internal/replay|limiter/hotkeys|limiter/line|limiter/policy/pricelist|limiter/policy/scenario|limiter/slice|ring
 
 .PHONY: help
 help: ## this list
@@ -44,7 +46,7 @@ test: ## all tests that need only Go
 
 .PHONY: race
 race: ## the same tests under the race detector, but for packages and long tests without goroutines
-	go test -race -short -skip '^($(ALONE))$$' $$(go list ./... | grep -v -E '/(bench/report|internal/docstest|internal/replay|ring)$$')
+	go test -race -short -skip '^($(ALONE))$$' $$(go list ./... | grep -v -E '$(MODULE)/($(SERIAL))$$')
 
 .PHONY: dist-test
 dist-test: $(BIN)/cyclonedx-gomod ## make dist for this platform, and what is in it; takes minutes
