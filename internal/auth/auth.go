@@ -149,8 +149,9 @@ type Error struct {
 	Message string
 	// RetryAfter comes with ResourceExhausted.
 	RetryAfter time.Duration
-	// Challenge is the value of WWW-Authenticate, with Unauthenticated.
-	Challenge string
+	// Challenges are the values of WWW-Authenticate, with Unauthenticated. Each needs a line of
+	// its own: Chromium reads one challenge of a line.
+	Challenges []string
 
 	attempt *Attempt // that [Authority.Check] reports; nil: none
 }
@@ -165,10 +166,12 @@ func denied(format string, args ...any) *Error {
 }
 
 func unauthenticated(format string, args ...any) *Error {
-	return &Error{Code: codes.Unauthenticated, Message: fmt.Sprintf(format, args...), Challenge: bearerChallenge}
+	return &Error{Code: codes.Unauthenticated, Message: fmt.Sprintf(format, args...), Challenges: bearerChallenges}
 }
 
-const bearerChallenge = `Bearer realm="bucketring"`
+var bearerChallenges = []string{`Bearer realm="bucketring"`}
+
+const passwordChallenge = `Basic realm="bucketring: a token as the password"`
 
 // grantKey is the key of a context whose value is a *Grant, or an *Error.
 type grantKey struct{}

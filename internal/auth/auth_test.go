@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -364,6 +365,10 @@ func TestHTTP(t *testing.T) {
 		{"/status", "bearer ops", ""},
 		{"/status", basic("ops"), ""},
 		{"/status", basic("wrong"), "Unauthenticated"},
+		{"/", "", ""},
+		{"/v1/limits", basic("ops"), ""}, // the page asks for them
+		{"/v1/limits", basic("wrong"), "Unauthenticated"},
+		{"/v1/owner", basic("ops"), "Unauthenticated"},
 		{"/v1/check", basic("gate-1"), "Unauthenticated"}, // browsers send it by themselves
 		{"/v1/check", "Bearer gate-1", ""},
 		{"/v1/check", "gate-1", "Unauthenticated"},
@@ -381,11 +386,16 @@ func TestHTTP(t *testing.T) {
 			t.Errorf("%s with %q = %q, want %q", test.path, test.authorization, got, test.want)
 		}
 	}
+	post := httptest.NewRequest(http.MethodPost, "/v1/limits", nil)
+	post.SetBasicAuth("anybody", "ops")
+	if _, err := w.HTTP(post); grpcstatus.Code(err).String() != "Unauthenticated" {
+		t.Errorf("POST with a password: %v, want Unauthenticated", err)
+	}
 	refused, _ := errors.AsType[*Error](request("/v1/check", "", ""))
-	if refused == nil || !strings.HasPrefix(refused.Challenge, "Bearer") || strings.Contains(refused.Challenge, "Basic") {
+	if refused == nil || !slices.Equal(refused.Challenges, bearerChallenges) {
 		t.Errorf("challenge = %+v, want Bearer", refused)
 	}
-	if refused, _ = errors.AsType[*Error](request("/status", "", "")); refused == nil || !strings.Contains(refused.Challenge, "Basic") {
+	if refused, _ = errors.AsType[*Error](request("/status", "", "")); refused == nil || !slices.Equal(refused.Challenges, []string{bearerChallenges[0], passwordChallenge}) {
 		t.Errorf("challenge of the page = %+v, want Basic", refused)
 	}
 }

@@ -70,6 +70,7 @@ var httpRules = map[string]rule{
 	"/v1/owner":          lookUp,
 	"/v1/hotkeys":        needsRead,
 	"/v1/forget":         needsAdmin,
+	"/":                  anybody, // leads browsers to /status
 	"/status":            needsRead,
 	"/status/partitions": needsRead,
 	"/metrics":           {scopes: Metrics | Read},

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	grpccredentials "google.golang.org/grpc/credentials"
@@ -105,7 +106,7 @@ func (a *Authority) HTTP(r *http.Request) (context.Context, error) {
 		c.address = share.Of(from.Addr())
 	}
 	c.token, c.wrong = bearer(r.Header["Authorization"])
-	if _, password, ok := r.BasicAuth(); ok && isPage(path) {
+	if _, password, ok := r.BasicAuth(); ok && takesPassword(r) {
 		c.token, c.wrong = password, password == ""
 	}
 	g, err := a.authenticate(c)
@@ -114,8 +115,8 @@ func (a *Authority) HTTP(r *http.Request) (context.Context, error) {
 	}
 	if err != nil {
 		a.report(attempted(path, g, r.RemoteAddr, c.address, err))
-		if err.Challenge != "" && isPage(path) {
-			err.Challenge += `, Basic realm="bucketring: a token as the password"`
+		if err.Challenges != nil && isPage(path) {
+			err.Challenges = append(slices.Clip(err.Challenges), passwordChallenge)
 		}
 		return nil, err
 	}
@@ -125,6 +126,13 @@ func (a *Authority) HTTP(r *http.Request) (context.Context, error) {
 // isPage reports whether people look at a path in a browser, which asks for a password: the
 // token, with any name.
 func isPage(path string) bool { return path == "/status" }
+
+// takesPassword reports whether a browser's password is taken for the token: for the page, and
+// for the limits that it looks up. Browsers send it with requests that other sites cause, too,
+// which must change nothing.
+func takesPassword(r *http.Request) bool {
+	return isPage(r.URL.Path) || r.Method == http.MethodGet && r.URL.Path == "/v1/limits"
+}
 
 // bearer returns the token of Authorization headers, "" if there is none.
 func bearer(headers []string) (token string, wrong bool) {

@@ -23,6 +23,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/bucketring/bucketring/internal/config"
 )
 
 // TestStatusPageInBrowser opens the page of a node in Chromium, light and dark, wide and 400 px,
@@ -101,6 +103,16 @@ func TestStatusPageInBrowser(t *testing.T) {
 			})
 		}
 	}
+	t.Run("with a password", func(t *testing.T) {
+		f := newAuthFile(t)
+		guarded := start(t, func(c *config.Config) { c.Auth = f.path })
+		tab := openTab(ctx, t, "light", 1200)
+		// The browser keeps the password, and sends it where the page asks.
+		tab.do(chromedp.Navigate("http://anybody:"+f.tokens["ops"]+"@"+guarded.HTTPAddr()+"/status"), chromedp.WaitReady(chromedp.CSS("#search")))
+		tab.do(chromedp.Navigate("http://"+guarded.HTTPAddr()+"/"), chromedp.WaitReady(chromedp.CSS("#search")))
+		tab.lookUp("acme/alice", "free")
+		tab.until(`document.querySelectorAll('#found tbody tr').length === 4`)
+	})
 	if _, answer := n.get("/v1/limits?key=acme/bob&tier=free"); !strings.Contains(answer, `"remaining":10,`) {
 		t.Errorf("limits %s, want a key that nothing was charged", answer)
 	}

@@ -91,7 +91,9 @@ func refusedProblem(w http.ResponseWriter, e *auth.Error) *problem {
 	switch e.Code {
 	case codes.Unauthenticated:
 		p.status, p.Code = http.StatusUnauthorized, "unauthenticated"
-		w.Header().Set("WWW-Authenticate", e.Challenge)
+		for _, challenge := range e.Challenges {
+			w.Header().Add("WWW-Authenticate", challenge)
+		}
 	case codes.ResourceExhausted:
 		p.status, p.Code = http.StatusTooManyRequests, "too_many_failures"
 	}
