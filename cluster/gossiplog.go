@@ -107,7 +107,7 @@ func (g *gossipLog) flush() {
 
 func (g *gossipLog) emit(l line) {
 	attrs := []slog.Attr{slog.String("text", l.text)}
-	if strings.Contains(l.text, "unacceptable label") {
+	if strings.Contains(l.text, "unacceptable label") && !strings.Contains(l.text, `label ""`) {
 		attrs = append(attrs, slog.String("hint", "a program that is not of this cluster sent it, such as a member of another cluster that has this address in its --join; it was not read"))
 	}
 	if l.suppressed > 0 {

@@ -33,7 +33,12 @@ Use a random API key of at least 22 characters: a key that a person made up can 
 guessed from its hash. A line end after the API key is ignored.`,
 		Example: `  openssl rand -hex 32 | tee alice.key | bucketring policy hash-key --key acme/alice
   bucketring policy hash-key < alice.key`,
-		Args: exactArgs(),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 { // perhaps the API key, so it is not repeated
+				return usageError(cmd, errors.New("the API key is read from standard input, and is not an argument"), cmd.CommandPath()+" < alice.key")
+			}
+			return nil
+		},
 	}
 	owner := cmd.Flags().String("key", "", "key that calls with the API key are charged to, such as acme/alice")
 	tier := cmd.Flags().String("tier", "", "tier of the key; empty means the tier that the policy assigns")

@@ -94,6 +94,13 @@ func LoadStandalone(flags *pflag.FlagSet, lookupEnv func(string) (string, bool))
 	return c, settings, err
 }
 
+// needsAPIKeys reports a policy that is not set and is needed to know callers.
+func (c *Proxy) needsAPIKeys(policy string, p *problems) {
+	if c.Identity == "bearer" && policy == "" {
+		p.add("policy", "must be set: the identity bearer needs the api_keys of a policy")
+	}
+}
+
 // ProxyReference is [Reference] for a proxy that runs alone.
 func ProxyReference() string { return reference((&StandaloneProxy{}).fields()) }
 
@@ -118,9 +125,7 @@ func (c *StandaloneProxy) Validate() error {
 	c.Proxy.validate("", &p)
 	c.PolicySource.validate(c.Policy, &p)
 	c.validateTLS(&p)
-	if c.Proxy.Identity == "bearer" && c.Policy == "" {
-		p.add("policy", "must be set: --identity bearer needs the api_keys of a policy")
-	}
+	c.Proxy.needsAPIKeys(c.Policy, &p)
 	p.notNegative("drain_delay", c.DrainDelay)
 	p.notNegative("shutdown_timeout", c.ShutdownTimeout)
 	c.Tracing.validate(&p)

@@ -31,7 +31,11 @@ func TestTLSOfANode(t *testing.T) {
 		"gossip needs its key":   {func(c *Config) { c.Gossip, c.TLS = ":6472", withFiles("required", "require") }, "gossip: :6472 is reachable"},
 		"exposed proxy": {func(c *Config) {
 			c.ProxyListen, c.Proxy.Upstream, c.Proxy.Identity, c.TLS = ":6473", "http://127.0.0.1:1", "bearer", withFiles("required", "none")
+			c.Policy = "policy.yaml"
 		}, ""},
+		"proxy without API keys": {func(c *Config) {
+			c.ProxyListen, c.Proxy.Upstream, c.Proxy.Identity = "127.0.0.1:6473", "http://127.0.0.1:1", "bearer"
+		}, "policy: must be set: the identity bearer needs the api_keys"},
 		"exposed proxy with a header": {func(c *Config) {
 			c.ProxyListen, c.Proxy.Upstream, c.Proxy.Identity, c.TLS = ":6473", "http://127.0.0.1:1", "header:X-Tenant", withFiles("required", "require")
 		}, "proxy_listen: :6473 is reachable"},

@@ -42,6 +42,7 @@ func (c *Config) Validate() error {
 	p.log(c.LogLevel, c.LogFormat)
 	if c.ProxyListen != "" {
 		c.Proxy.validate("proxy_", &p)
+		c.Proxy.needsAPIKeys(c.Policy, &p)
 	}
 	return errors.Join(p...)
 }

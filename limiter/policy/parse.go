@@ -64,7 +64,7 @@ func parseFiles(files []File, catalog *limiter.Catalog, most counts, pause func(
 }
 
 func newParser(most counts) *parser {
-	return &parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection, RowSections: rowSections, Synonyms: startKeys}}
+	return &parser{first: map[string]yamldoc.Node{}, most: most, r: yamldoc.Reader{RedactSection: apiKeysSection, RowSections: rowSections, Synonyms: synonyms}}
 }
 
 // parseBase reads all of the files but the sections with rows. It returns a policy without

@@ -119,7 +119,7 @@ func (p *parser) parseZone(n yamldoc.Node) *time.Location {
 
 func (p *parser) parseEstimate(n yamldoc.Node) (e limiter.Estimate) {
 	if !n.IsMapping() {
-		if i, ok := p.r.Word(n, "estimate", "max", "input"); ok {
+		if i, ok := p.r.Word(n, "estimate, unless it is { mode: fixed, output_tokens: N },", "max", "input"); ok {
 			e.Mode = []limiter.EstimateMode{limiter.EstimateMax, limiter.EstimateInput}[i]
 		}
 		return e

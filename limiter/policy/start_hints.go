@@ -12,9 +12,10 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// startKeys are keys that people write for starts.
-var startKeys = map[string]string{
-	"at": "starts", "from": "starts", "begin": "starts", "begins": "starts", "start_at": "starts", "starts_at": "starts",
+// synonyms are keys that people write for others: mostly for starts.
+var synonyms = map[string]string{
+	"model": "models",
+	"at":    "starts", "from": "starts", "begin": "starts", "begins": "starts", "start_at": "starts", "starts_at": "starts",
 	"reset": "starts", "resets": "starts", "reset_at": "starts", "anchor": "starts", "day": "starts", "time": "starts",
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -73,6 +74,22 @@ func TestCalmHostWakesRarely(t *testing.T) {
 		}
 		if busy := ticks(10*time.Second, func() { charge(3) }); busy < 400 {
 			t.Errorf("%d ticks in 10 s with changes, want about 500", busy)
+		}
+		time.Sleep(time.Minute)
+		s, err := h.Status(ctx)
+		if err != nil || s.WithoutHeir == 0 || s.Lag != 0 {
+			t.Errorf("heirs lag by %s, %v, want no lag of heirs that do not exist", s.Lag, err)
+		}
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(newCollector(h))
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if lag := f.GetMetric()[0].GetGauge().GetValue(); f.GetName() == "bucketring_replication_lag_seconds" && lag != 0 {
+				t.Errorf("%s is %v, want 0 without an heir", f.GetName(), lag)
+			}
 		}
 		cancel()
 		<-ended

@@ -77,10 +77,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for i := range c.host.parts {
 		place := c.host.parts[i].place.Load()
 		roles[place.Role]++
-		if place.Owner == c.host.self && place.Heir.IsZero() {
+		switch {
+		case place.Owner != c.host.self:
+		case place.Heir.IsZero():
 			alone++
-		}
-		if place.Owner == c.host.self {
+		default:
 			lag = max(lag, lagOf(time.Duration(c.host.parts[i].lags.Load()), now))
 		}
 	}

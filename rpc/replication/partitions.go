@@ -44,7 +44,9 @@ func (l *loop) partitions() []PartitionStatus {
 			HeirComplete: l.m.Synced(i),
 		}
 		if a.Owner == l.self {
-			s.Lag = lagOf(l.m.LagsAfter(i), now)
+			if !a.Heir.IsZero() {
+				s.Lag = lagOf(l.m.LagsAfter(i), now)
+			}
 			if t, ok := l.m.Transfer(i); ok {
 				s.Transfer = &t
 			}

@@ -70,7 +70,7 @@ func (l *loop) status() Status {
 		case !l.m.Synced(i):
 			s.Copying++
 		}
-		if a.Owner == l.self {
+		if a.Owner == l.self && !a.Heir.IsZero() {
 			s.Lag = max(s.Lag, lagOf(l.m.LagsAfter(i), now))
 		}
 	}

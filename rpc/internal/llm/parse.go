@@ -201,8 +201,11 @@ func (p *parser) finish() {
 // describeNext describes the next value for a message.
 func (p *parser) describeNext() string {
 	c := p.peek()
-	if p.i == len(p.b) {
+	switch {
+	case len(bytes.TrimSpace(p.b)) == 0:
 		return "nothing"
+	case p.i == len(p.b):
+		return "the end of the body, which is not valid JSON"
 	}
 	switch c {
 	case '{':

@@ -297,6 +297,7 @@ func TestParseErrors(t *testing.T) {
 		body, want string
 	}{
 		{ChatCompletions, ``, "body: must be a JSON object, got nothing"},
+		{ChatCompletions, `{"model":`, "model: must be a string, got the end of the body, which is not valid JSON"},
 		{ChatCompletions, `[]`, "body: must be a JSON object, got a list"},
 		{ChatCompletions, `"x"`, `body: must be a JSON object, got "x"`},
 		{ChatCompletions, "\xef\xbb\xbf{}", "body: must be a JSON object, got '\\ufeff'"},
