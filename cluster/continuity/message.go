@@ -77,6 +77,10 @@ const (
 	VotesEnd       // Flag: the sender is a voter; Ballot, Accepted, Roster: of the register of the roster
 
 	NewBoot // Value.Owner: a newer boot of a member
+
+	// Between owner and heir. Members of versions without these neither send nor answer them.
+	BeatAll  // Transfer: number of the heartbeat, Sent, Flag: Beats has its partitions; otherwise an earlier message had
+	GrantAll // Transfer and Sent of the BeatAll, Flag: all leases are granted; otherwise the owner should name the partitions
 )
 
 // Entry is a part of a message. Kind says which fields are used.
