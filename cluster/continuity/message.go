@@ -19,6 +19,16 @@ type Message struct {
 	Grants   []Grant
 }
 
+// GrantsLeases reports whether the message grants leases.
+func (m *Message) GrantsLeases() bool {
+	for i := range m.Entries {
+		if e := &m.Entries[i]; e.Kind == GrantAll && e.Flag {
+			return true
+		}
+	}
+	return len(m.Grants) > 0
+}
+
 // Beat asks the heir for a lease.
 type Beat struct {
 	Partition uint32
