@@ -556,13 +556,15 @@ func TestLeasesAreRenewedWhileACopyIsRead(t *testing.T) {
 	charged := make(chan error, 1) // cap 1: sent once
 	go func() { charged <- owner.charge(ctx, 3, "third") }()
 	waittest.Until(t, "the heir to read the copy", func() bool { return heir.engine.reading.Load() > 0 })
+	before := map[int]int64{}
 	for p := range c.partitions {
-		if !heir.Decides(p, heir.Clock()) {
-			continue
+		if heir.Decides(p, heir.Clock()) {
+			before[p] = heir.parts[p].until.Load()
 		}
-		before := heir.parts[p].until.Load()
+	}
+	for p, until := range before {
 		waittest.Until(t, "the heir to renew its own leases", func() bool {
-			return heir.parts[p].until.Load() > before+int64(2*c.protocol.Heartbeat)
+			return heir.parts[p].until.Load() > until+int64(2*c.protocol.Heartbeat)
 		})
 	}
 	heir.engine.read.Unlock()
