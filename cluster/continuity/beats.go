@@ -20,8 +20,8 @@ type beatList struct {
 	at time.Duration
 }
 
-// maxUnanswered is after how many heartbeats without an answer an owner names its partitions
-// again, and members look at all partitions with each heartbeat.
+// maxUnanswered is after how many heartbeats without an answer members look at all partitions
+// with each heartbeat.
 const maxUnanswered = 3
 
 func (l *beatList) ended() bool { return l == nil || l.number == 0 }
@@ -64,18 +64,11 @@ func (m *Machine) grantedUntil(p *partition) time.Duration {
 	return max(p.granted, p.beats.at+withDrift(m.o.Lease))
 }
 
-// beatAgain asks an heir for the leases of the last list, if it has granted them lately.
-func (m *Machine) beatAgain(p *peer) {
-	switch {
-	case p.asks.ended():
-	case m.now-p.asks.at > maxUnanswered*m.o.Heartbeat:
-		m.endList(p.asks)
-	default:
-		m.send(p.ID, Entry{Kind: BeatAll, Transfer: p.asks.number, Sent: m.now})
-	}
-}
+// granted reports whether the heir has granted all leases of a list.
+func (l *beatList) granted() bool { return !l.ended() && l.at > never }
 
-// numberBeats numbers the heartbeats of a walk, which name all partitions.
+// numberBeats numbers the heartbeats of a walk, which name all partitions of lists that were
+// not granted.
 func (m *Machine) numberBeats() {
 	for n := range m.out {
 		msg := &m.out[n]
@@ -83,9 +76,12 @@ func (m *Machine) numberBeats() {
 		if len(msg.Beats) == 0 || p == nil || p.ID != msg.To || m.changedSince(msg.Beats) {
 			continue
 		}
-		m.lastBeat++
-		p.asks = m.newList(m.lastBeat, msg.Beats, never)
-		msg.Entries = append(msg.Entries, Entry{Kind: BeatAll, Transfer: m.lastBeat, Sent: m.now, Flag: true})
+		if p.asks.ended() || len(p.asks.partitions) != len(msg.Beats) {
+			m.endList(p.asks)
+			m.lastBeat++
+			p.asks = m.newList(m.lastBeat, msg.Beats, never)
+		}
+		msg.Entries = append(msg.Entries, Entry{Kind: BeatAll, Transfer: p.asks.number, Sent: m.now, Flag: true})
 	}
 }
 
@@ -164,7 +160,7 @@ func (m *Machine) endLists(p *peer) {
 func (m *Machine) rests() bool {
 	since := m.now - maxUnanswered*m.o.Heartbeat
 	for i := range m.peers {
-		if p := &m.peers[i]; p.contact < since || !p.grants.ended() && p.grants.at < since {
+		if p := &m.peers[i]; p.contact < since || !p.asks.ended() && p.asks.at < since || !p.grants.ended() && p.grants.at < since {
 			return false
 		}
 	}

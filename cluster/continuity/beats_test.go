@@ -149,28 +149,46 @@ func TestChangesEndWhatAnOwnerAsks(t *testing.T) {
 	}
 }
 
-// TestSilenceEndsWhatAnOwnerAsks: an owner names its partitions again long before it takes a
-// silent heir for a lost one, and goes on without it as soon as before.
-func TestSilenceEndsWhatAnOwnerAsks(t *testing.T) {
+// TestSilentHeirIsNoticed: an owner whose heartbeats go by numbers goes on without a silent
+// heir as soon as one that names its partitions.
+func TestSilentHeirIsNoticed(t *testing.T) {
 	m, now, _ := numbered(t)
-	var named, proposed time.Duration
-	for since := now; proposed == 0; {
-		now += m.o.Heartbeat
-		for _, msg := range m.Step(Tick{}, now).Messages {
-			if named == 0 && len(msg.Beats) > 0 {
-				named = now - since
-			}
-		}
+	since, want := now, m.o.HeirSilence+m.o.Heartbeat
+	for now-since < want {
 		if m.parts[0].proposal != nil {
-			proposed = now - since
+			t.Errorf("goes on without its heir after %v, want %v", now-since, want)
 		}
-		if now-since > m.o.Lease {
-			break
+		now += m.o.Heartbeat
+		m.Step(Tick{}, now)
+	}
+	if m.parts[0].proposal == nil {
+		t.Errorf("does not go on without its heir after %v", want)
+	}
+}
+
+// TestLateAnswers: if answers take longer than a heartbeat, the heartbeats of an unchanged list
+// keep their number, so that a late answer is not lost.
+func TestLateAnswers(t *testing.T) {
+	m, now := machineOf(t, 3)
+	heir := m.parts[0].known.Heir
+	var first Entry
+	for range 4 {
+		now += m.o.Heartbeat
+		got := entriesOf(m.Step(Tick{}, now), heir, BeatAll)
+		if len(got) != 1 || !got[0].Flag || first.Transfer != 0 && got[0].Transfer != first.Transfer {
+			t.Fatalf("the heartbeat is %+v, want the same number as %+v", got, first)
+		}
+		if first.Transfer == 0 {
+			first = got[0]
 		}
 	}
-	if named == 0 || named >= m.o.HeirSilence || proposed != m.o.HeirSilence+m.o.Heartbeat {
-		t.Errorf("names partitions after %v and goes on without its heir after %v, want less than %v and %v",
-			named, proposed, m.o.HeirSilence, m.o.HeirSilence+m.o.Heartbeat)
+	m.Step(from(m, heir, Entry{Kind: GrantAll, Transfer: first.Transfer, Sent: first.Sent, Flag: true}), now)
+	now += m.o.Heartbeat
+	if got := entriesOf(m.Step(Tick{}, now), heir, BeatAll); len(got) != 1 || got[0].Flag || got[0].Transfer != first.Transfer {
+		t.Errorf("the heartbeat after the answer is %+v, want the number only", got)
+	}
+	if until := m.parts[0].leaseUntil; until != first.Sent+m.o.Lease {
+		t.Errorf("the lease ends %v after the first heartbeat, want %v", until-first.Sent, m.o.Lease)
 	}
 }
 

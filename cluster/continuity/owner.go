@@ -2,14 +2,16 @@
 
 package continuity
 
-// beat asks the heir for a lease, unless it is asked for all of a list.
+// beat asks the heir for a lease, unless that is asked for by the number of a list.
 func (m *Machine) beat(i int) {
 	p := &m.parts[i]
-	if p.known.Owner != m.self || p.stale || p.beats != nil {
+	if p.known.Owner != m.self || p.stale || p.beats.granted() {
 		return
 	}
 	if msg := m.message(p.known.Heir); msg != nil {
-		m.endList(m.peer(p.known.Heir.Name).asks) // which lacks this partition
+		if p.beats == nil {
+			m.endList(m.peer(p.known.Heir.Name).asks) // it lacks this partition
+		}
 		if msg.Beats == nil {
 			msg.Beats = make([]Beat, 0, m.peer(p.known.Heir.Name).beats)
 		}

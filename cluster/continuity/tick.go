@@ -143,7 +143,9 @@ func (m *Machine) walk() {
 func (m *Machine) ping() {
 	for i := range m.peers {
 		m.send(m.peers[i].ID, Entry{Kind: Ping, Sent: m.now, Digest: m.digest, Flag: !m.leaving})
-		m.beatAgain(&m.peers[i])
+		if p := &m.peers[i]; p.asks.granted() {
+			m.send(p.ID, Entry{Kind: BeatAll, Transfer: p.asks.number, Sent: m.now})
+		}
 	}
 }
 
