@@ -75,7 +75,7 @@ func setToken(r *http.Request, source *tokenfile.Source) error {
 }
 
 // tokenHint is the hint of an error about credentials.
-const tokenHint = "--token-file FILE, with a token that has the scope; see: bucketring auth --help"
+const tokenHint = "--token-file FILE, with a token that has the scope and the root; see: bucketring auth --help"
 
 // refusedError returns the error of an HTTP answer that refuses the credentials, or nil if
 // the answer is another one.

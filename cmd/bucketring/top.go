@@ -84,16 +84,16 @@ calls of each class wait there, and for how long the first of them has.`,
 func repeat(ctx context.Context, interval time.Duration, show func() error) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	for {
+	for ctx.Err() == nil { // a tick may have come at the same time
 		if err := show(); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-tick.C:
 		}
 	}
+	return nil
 }
 
 // Control sequences of terminals.

@@ -327,6 +327,9 @@ var overrideSentence = regexp.MustCompile(`^(raise|lower|set) (\S+) (\S+) to (\S
 func ParseOverride(sentence string) (Override, error) {
 	m := overrideSentence.FindStringSubmatch(strings.Join(strings.Fields(sentence), " "))
 	if m == nil {
+		if !strings.Contains(sentence, " until ") {
+			return Override{}, fmt.Errorf("must end, as in raise acme/alice tokens to 500_000/min until 2026-12-24, got %s", text.Quote(sentence))
+		}
 		return Override{}, fmt.Errorf("must be a sentence such as raise acme/alice tokens to 500_000/min until 2026-12-24 because REASON, got %s", text.Quote(sentence))
 	}
 	return Override{Key: m[2], Limit: m[3], Value: m[4], Until: m[5], Reason: m[6]}, nil

@@ -178,7 +178,8 @@ func TestBadOverrides(t *testing.T) {
 		{"{ key: a, limit: tokens, value: 1 }", `p.yaml:15:5: an override needs an until, such as 2026-12-24; for good, assign a tier with that limit`},
 		{"{ key: a, limit: tokens, until: 2026-12-24 }", `p.yaml:15:5: an override needs a value`},
 		{"{ key: a, limit: tokens, value: 1, until: 2026-12-24, why: x }", `p.yaml:15:59: unknown key "why" in an override`},
-		{"raise a tokens to 5/min", `p.yaml:15:5: an override must be a sentence such as raise acme/alice tokens to 500_000/min until 2026-12-24 because REASON, got "raise a tokens to 5/min"`},
+		{"raise a tokens to 5/min", `p.yaml:15:5: an override must end, as in raise acme/alice tokens to 500_000/min until 2026-12-24, got "raise a tokens to 5/min"`},
+		{"raise a tokens 5/min until 2027-01-01", `p.yaml:15:5: an override must be a sentence such as raise acme/alice tokens to 500_000/min until 2026-12-24 because REASON, got "raise a tokens 5/min until 2027-01-01"`},
 		{"raise a tokens to 5/min until 2026-12-24\n  - lower a tokens to 4/min until 2026-12-25", `p.yaml:16:5: tokens of a is overridden twice, first at p.yaml:15:5`},
 		{"[1]", "p.yaml:15:5: an override must be a mapping, got a list"},
 	} {

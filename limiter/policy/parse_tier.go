@@ -152,11 +152,15 @@ func (p *parser) parseEstimate(n yamldoc.Node) (e limiter.Estimate) {
 // parseShorthand reads the short form of a limit: dimension: amount/window, or
 // concurrent: amount, or a list of several windows.
 func (p *parser) parseShorthand(t *tierDef, f yamldoc.Field) {
-	if !f.Value.IsList() {
+	what := "tier " + t.name + ": " + f.Name
+	switch {
+	case f.Value.IsMapping():
+		p.r.Problem(f.Value, "%s must be an amount, as in 10/min, or a list of them, got a mapping: a limit with more settings is an item of limits", what)
+		return
+	case !f.Value.IsList():
 		p.parseShort(t, f.Key, f.Value, f.Name, "")
 		return
 	}
-	what := "tier " + t.name + ": " + f.Name
 	if f.Name == string(limiter.Concurrent) {
 		p.r.Problem(f.Value, "%s must be a single value, got a list", what)
 		return
@@ -241,7 +245,7 @@ func windowWord(win string) string {
 // returns false.
 func (p *parser) limitName(t *tierDef, n yamldoc.Node, name string) bool {
 	if first, dup := t.limitNames[name]; dup {
-		p.r.Problem(n, "tier %s has two limits named %q, first at %s", t.name, name, first.At())
+		p.r.Problem(n, "tier %s has two limits named %q, first at %s: give one of them another name", t.name, name, first.At())
 		return false
 	}
 	t.limitNames[name] = n
