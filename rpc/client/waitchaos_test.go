@@ -125,11 +125,11 @@ func waitersWhileOwnersChange(t *testing.T, samePolicy bool) {
 	running.Go(func() {
 		for left := 0; time.Now().Before(stop); left++ {
 			time.Sleep(time.Duration(100+rand.IntN(300)) * time.Millisecond)
-			leaver := names[rand.IntN(len(names))]
+			away := names[rand.IntN(len(names))] // as if it were joining: one that leaves never comes back in the same boot
 			top := peer.Topology{Roster: len(names)}
 			for _, name := range names {
-				if name == leaver && left%2 == 0 {
-					top.Leaving = append(top.Leaving, nodes[name].member)
+				if name == away && left%2 == 0 {
+					top.Joining = append(top.Joining, nodes[name].member)
 				} else {
 					top.Serving = append(top.Serving, nodes[name].member)
 				}
