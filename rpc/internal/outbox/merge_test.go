@@ -266,7 +266,7 @@ func TestMergingIsInvisible(t *testing.T) {
 		}
 	})
 	t.Logf("%d of %d calls were merged", merges, total)
-	if merges == 0 {
+	if merges == 0 && !testing.Short() { // twenty short histories may have nothing to merge
 		t.Error("nothing was merged")
 	}
 }
