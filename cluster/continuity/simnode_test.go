@@ -33,7 +33,6 @@ type simNode struct {
 	denials [simPartitions][]*simDenial // that wait for slices
 	holder  *simHolder
 	left    bool
-	numbers map[*beatList]uint64 // of heartbeats, for a planted bug
 }
 
 // simEarly is a charge that was answered before the heir had it.
@@ -61,7 +60,7 @@ func (s *sim) start(name string, state MemberState, expect []string) *simNode {
 	m.boots = s.nextBoot
 	n := &simNode{
 		s: s, name: name, id: ID{name, s.nextBoot}, offset: s.between(time.Second, time.Hour),
-		rate: 0.992 + 0.016*s.rng.Float64(), missed: map[string]time.Duration{}, numbers: map[*beatList]uint64{},
+		rate: 0.992 + 0.016*s.rng.Float64(), missed: map[string]time.Duration{},
 	}
 	machine, err := New(n.id, s.o, n.clock())
 	if err != nil {
