@@ -262,7 +262,7 @@ func askersText(k *pb.HotKey) string {
 		slices[nameOf(h)] = h.GetSlices()
 	}
 	rates := make([]float64, len(k.GetAskers())+1)
-	others := k.GetRate() // of those whose names are not known any more
+	others := k.GetRate() // what those ask who are not listed
 	for i, a := range k.GetAskers() {
 		rates[i] = a.GetRate()
 		others -= rates[i]

@@ -27,7 +27,7 @@ func (n *Node) enterRoster(ctx context.Context) error {
 	poll := time.NewTicker(formationPoll)
 	defer poll.Stop()
 	late, warned := false, false
-	if expected == 1 && len(n.config.Join) > 0 && n.expectedMembers == 0 {
+	if expected == 1 && !explicit && len(n.config.Join) > 0 {
 		n.log.Warn("--join names this node only: when it starts again while others run, it begins a cluster of its own and counts anew until they find it",
 			"hint", "name the other members, too")
 	}

@@ -77,12 +77,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for i := range c.host.parts {
 		place := c.host.parts[i].place.Load()
 		roles[place.Role]++
-		switch {
-		case place.Owner != c.host.self:
-		case place.Heir.IsZero():
+		if place.Owner == c.host.self && place.Heir.IsZero() {
 			alone++
-		default:
-			lag = max(lag, lagOf(time.Duration(c.host.parts[i].lags.Load()), now))
+		}
+		if place.Owner == c.host.self {
+			lag = max(lag, lagOf(place.Heir, time.Duration(c.host.parts[i].lags.Load()), now))
 		}
 	}
 	for r, n := range roles {

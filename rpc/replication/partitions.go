@@ -44,9 +44,7 @@ func (l *loop) partitions() []PartitionStatus {
 			HeirComplete: l.m.Synced(i),
 		}
 		if a.Owner == l.self {
-			if !a.Heir.IsZero() {
-				s.Lag = lagOf(l.m.LagsAfter(i), now)
-			}
+			s.Lag = lagOf(a.Heir, l.m.LagsAfter(i), now)
 			if t, ok := l.m.Transfer(i); ok {
 				s.Transfer = &t
 			}

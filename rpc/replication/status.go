@@ -70,8 +70,8 @@ func (l *loop) status() Status {
 		case !l.m.Synced(i):
 			s.Copying++
 		}
-		if a.Owner == l.self && !a.Heir.IsZero() {
-			s.Lag = max(s.Lag, lagOf(l.m.LagsAfter(i), now))
+		if a.Owner == l.self {
+			s.Lag = max(s.Lag, lagOf(a.Heir, l.m.LagsAfter(i), now))
 		}
 	}
 	for id, k := range l.links {
@@ -86,9 +86,9 @@ func (l *loop) status() Status {
 }
 
 // lagOf returns for how long the heir of a partition has lacked a change, if all charges wait
-// after that time.
-func lagOf(after, now time.Duration) time.Duration {
-	if after == always || after == never {
+// after that time. Without an heir nothing lags.
+func lagOf(heir continuity.ID, after, now time.Duration) time.Duration {
+	if heir.IsZero() || after == always || after == never {
 		return 0
 	}
 	return max(0, now-after+continuity.MaxLag)
