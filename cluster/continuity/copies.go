@@ -42,7 +42,7 @@ func (m *Machine) changed(e *Progress) {
 		return
 	}
 	p.markChange(m.now)
-	p.copy.Seq = e.Seq
+	p.copy.Seq, m.changedAt = e.Seq, m.now
 	m.busy.set(e.Partition)
 	if e.Urgent {
 		m.flush(e.Partition)

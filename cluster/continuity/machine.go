@@ -55,6 +55,7 @@ type Machine struct {
 	nextTransfer uint64
 	// transfersEnded is set if some have ended since the last tick.
 	transfersEnded bool
+	changedAt      time.Duration // when calls changed an own partition last
 	ticked         time.Duration // when the last tick was
 	nextWalk       time.Duration
 	nextCollect    time.Duration

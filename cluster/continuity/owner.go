@@ -133,7 +133,11 @@ func (m *Machine) tend(i int, transfers *int) {
 // heir, if there is one and not too many copies are on their way.
 func (m *Machine) startTransfer(i int, transfers *int) {
 	p := &m.parts[i]
-	if p.export != nil || p.proposal != nil || *transfers >= m.o.MaxTransfers {
+	most := m.o.MaxTransfers
+	if !p.known.Heir.IsZero() && m.now-m.changedAt < m.o.Lease {
+		most = m.o.MaxBesideCalls
+	}
+	if p.export != nil || p.proposal != nil || *transfers >= most {
 		return
 	}
 	if to, ok := m.usable(m.targets.Owner(i)); ok {

@@ -166,3 +166,47 @@ func TestVotesAreCollectedInAPause(t *testing.T) {
 		})
 	}
 }
+
+// TestFewCopiesBesideCalls: a member that must hand everything over sends few copies at once
+// while calls change what it owns, unless they wait for an heir.
+func TestFewCopiesBesideCalls(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		changed time.Duration // how long ago a call changed a partition
+		noHeir  bool
+		want    int
+	}{
+		{"beside calls", 0, false, Defaults(1).MaxBesideCalls},
+		{"beside calls, without an heir", 0, true, Defaults(1).MaxTransfers},
+		{"without calls", time.Minute, false, Defaults(1).MaxTransfers},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, now := machineOf(t, 3)
+			m.Step(Changed{{Partition: 0, Seq: 1}}, now)
+			now += c.changed
+			for i := range m.parts {
+				p := &m.parts[i]
+				p.heirHeard = now
+				if c.noHeir && p.known.Owner == m.self {
+					p.known.Heir = ID{}
+				}
+			}
+			view := View{Targets: fixedTargets{"n01", "n02", "n00"}}
+			for _, name := range []string{"n00", "n01", "n02"} {
+				view.Members = append(view.Members, Member{ID{name, 1}, Serving})
+			}
+			m.Step(view, now)
+			for i := range m.peers {
+				m.peers[i].contact = now
+			}
+			offers := 0
+			fx := m.Step(Tick{}, now)
+			for _, p := range m.peers {
+				offers += len(entriesOf(fx, p.ID, Offer))
+			}
+			if offers != c.want {
+				t.Errorf("%d copies are offered at once, want %d", offers, c.want)
+			}
+		})
+	}
+}
