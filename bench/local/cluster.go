@@ -220,6 +220,9 @@ func (c *Cluster) args(n *node, peers []*node) []string {
 		"--http", p.address(p.http), "--grpc", p.address(p.grpc), "--gossip", p.address(p.gossip),
 		"--log-format", "text",
 	}
+	if c.o.RESP {
+		args = append(args, "--resp", p.address(p.resp))
+	}
 	var join []string
 	for _, peer := range peers {
 		if peer != n {

@@ -165,6 +165,7 @@ func (n *node) usage() (Usage, error) {
 type Node struct {
 	Name       string
 	HTTP, GRPC string // addresses; they do not change when the node is restarted
+	RESP       string // address for the protocol of Redis, with Options.RESP
 	PID        int    // 0 if the node is down
 	Paused     bool
 }
@@ -172,7 +173,8 @@ type Node struct {
 func (n *node) info() Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	i := Node{Name: n.name, HTTP: n.mu.ports.address(n.mu.ports.http), GRPC: n.mu.ports.address(n.mu.ports.grpc), Paused: n.mu.state == paused}
+	p := n.mu.ports
+	i := Node{Name: n.name, HTTP: p.address(p.http), GRPC: p.address(p.grpc), RESP: p.address(p.resp), Paused: n.mu.state == paused}
 	if n.mu.state != down {
 		i.PID = n.mu.child.process.Pid
 	}

@@ -27,6 +27,8 @@ type Options struct {
 	Dir string
 	// Persist makes each node save its usage below Dir and load it after a restart.
 	Persist bool
+	// RESP makes each node listen for the protocol of Redis, too; see [Node].
+	RESP bool
 	// BareServers is the number of processes that are started beside the nodes, and do
 	// nothing but refuse calls over gRPC; see [Cluster.BareAddrs].
 	BareServers int
@@ -108,7 +110,7 @@ func (o *Options) portsOf(n int) (ports, error) {
 	if n > o.Network.nodes {
 		return ports{}, fmt.Errorf("%s: the network has namespaces for %d nodes", nameOf(n), o.Network.nodes)
 	}
-	return ports{o.Network.host(n), 6470, 6471, 6472}, nil
+	return ports{o.Network.host(n), 6470, 6471, 6472, 6479}, nil
 }
 
 // prepare creates the directory and writes the policy into it. It returns a function

@@ -12,8 +12,8 @@ import (
 // ports are where a node listens. They do not change when it is restarted, so that
 // others find it again.
 type ports struct {
-	host               string // empty means loopback
-	http, grpc, gossip int
+	host                     string // empty means loopback
+	http, grpc, gossip, resp int
 }
 
 func (p ports) address(port int) string {
@@ -23,10 +23,10 @@ func (p ports) address(port int) string {
 	return net.JoinHostPort(p.host, strconv.Itoa(port))
 }
 
-// freePorts returns three ports that were free when it looked, and that it has not
+// freePorts returns ports that were free when it looked, and that it has not
 // returned before.
 func freePorts() (p ports, err error) {
-	for _, port := range []*int{&p.http, &p.grpc, &p.gossip} {
+	for _, port := range []*int{&p.http, &p.grpc, &p.gossip, &p.resp} {
 		if *port, err = freeport.Pick(); err != nil {
 			return p, err
 		}

@@ -29,8 +29,6 @@ type Options struct {
 	// Gubernator is the path of a program that runs daemons of Gubernator, that of
 	// bench/gubernator. Empty: it is not measured.
 	Gubernator string
-	// Persist has the nodes write their state to disk.
-	Persist bool
 	// Profiles is an existing directory for CPU profiles of this process and of the nodes.
 	// Empty: none.
 	Profiles string

@@ -18,7 +18,6 @@ import (
 	"github.com/bucketring/bucketring/bench/local"
 	"github.com/bucketring/bucketring/bench/report"
 	"github.com/bucketring/bucketring/bench/target"
-	"github.com/bucketring/bucketring/internal/freeport"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -32,6 +31,15 @@ const (
 const echoRow = "echo of a check"
 
 func newID() string { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
+
+// organizations returns the roots of keys with two levels.
+func organizations() []string {
+	orgs := make([]string, 100)
+	for i := range orgs {
+		orgs[i] = fmt.Sprintf("org-%03d", i)
+	}
+	return orgs
+}
 
 func keyName(n int) string { return fmt.Sprintf("user-%06d", n%keys) }
 
@@ -90,7 +98,7 @@ func (b *run) addRows(ctx context.Context) error {
 	if err := b.nodeRows(ctx, all); err != nil {
 		return fmt.Errorf("one node: %w", err)
 	}
-	cluster, server, err := b.startNodes(ctx, 3)
+	cluster, server, err := b.startNodes(ctx, local.Options{Nodes: 3, RESP: true, Persist: true})
 	if err != nil {
 		return fmt.Errorf("three nodes: %w", err)
 	}
@@ -128,62 +136,88 @@ func (b *run) echoRows(ctx context.Context, all []string) error {
 	return nil
 }
 
+// nodeRows adds the rows of a node that copies and writes nothing.
 func (b *run) nodeRows(ctx context.Context, all []string) error {
-	port, err := freeport.Pick()
+	c, s, err := b.startNodes(ctx, local.Options{Nodes: 1, RESP: true})
 	if err != nil {
 		return err
 	}
-	resp := freeport.Address(port)
-	c, s, err := b.startNodes(ctx, 1, "--resp", resp)
-	if err != nil {
-		return err
-	}
-	t, err := b.open(ctx, "grpc:"+c.GRPCAddrs()[0], target.Options{Timeout: callTimeout})
-	if err != nil {
-		return err
-	}
-	batch, err := batches(t, all, "four", batchSize)
-	if err != nil {
-		return err
-	}
-	b.add("unary check, one node", s, checks(t, all, "four"), 1, 16, 128)
-	b.add("unary check of 1 limit, one node", s, checks(t, all, "one"), 16, 128)
-	b.add("unary reserve, 2 levels of 4 limits, one node", s, func(ctx context.Context, _, _ int) (int, error) {
-		n := rand.IntN(keys)
-		return 1, admitted(t.Reserve(ctx, &bench.Call{
-			Key: fmt.Sprintf("org-%03d/%s", n%100, keyName(n)), Tier: "four", InputTokens: 900, MaxOutputTokens: 100, ID: newID(),
-		}))
-	}, 16, 128)
-	b.add("batch of 256, one node", s, batch, 1, 16)
-	http, err := b.open(ctx, "http://"+c.HTTPAddrs()[0], target.Options{Timeout: callTimeout})
-	if err != nil {
-		return err
-	}
-	b.add("HTTP/JSON check, one node", s, checks(http, all, "four"), 1, 16, 128)
-	if err := b.respRows(ctx, resp, s, all); err != nil {
+	if err := b.checkRows(ctx, ", one node", c, s, all, organizations()); err != nil {
 		return err
 	}
 	return b.libraryRows(ctx, "client library, one node", c, s, all)
 }
 
+// clusterRows adds rows of a cluster of three: calls to the owner, to a node that
+// forwards, and through the client library.
+func (b *run) clusterRows(ctx context.Context, c *local.Cluster, s *server, all []string) error {
+	first := c.Nodes()[0]
+	mine, others, err := owned(ctx, first, all)
+	if err != nil {
+		return err
+	}
+	orgs, _, err := owned(ctx, first, organizations())
+	if err != nil {
+		return err
+	}
+	if err := b.checkRows(ctx, " at the owner, 3 nodes", c, s, mine, orgs); err != nil {
+		return err
+	}
+	t, err := b.open(ctx, "grpc:"+first.GRPC, target.Options{Timeout: callTimeout})
+	if err != nil {
+		return err
+	}
+	b.add("unary check through a non-owner, 3 nodes", s, checks(t, others, "four"), 1, 16, 128)
+	return b.libraryRows(ctx, "client library, 3 nodes", c, s, all)
+}
+
+// checkRows adds the rows of one call per check or batch to the first node, by gRPC, HTTP and
+// the protocol of Redis.
+func (b *run) checkRows(ctx context.Context, where string, c *local.Cluster, s *server, of, orgs []string) error {
+	node := c.Nodes()[0]
+	t, err := b.open(ctx, "grpc:"+node.GRPC, target.Options{Timeout: callTimeout})
+	if err != nil {
+		return err
+	}
+	batch, err := batches(t, of, "four", batchSize)
+	if err != nil {
+		return err
+	}
+	b.add("unary check"+where, s, checks(t, of, "four"), 1, 16, 128)
+	b.add("unary check of 1 limit"+where, s, checks(t, of, "one"), 16, 128)
+	b.add("unary reserve, 2 levels of 4 limits"+where, s, func(ctx context.Context, _, _ int) (int, error) {
+		n := rand.IntN(keys)
+		return 1, admitted(t.Reserve(ctx, &bench.Call{
+			Key: orgs[n%len(orgs)] + "/" + keyName(n), Tier: "four", InputTokens: 900, MaxOutputTokens: 100, ID: newID(),
+		}))
+	}, 16, 128)
+	b.add("batch of 256"+where, s, batch, 1, 16)
+	http, err := b.open(ctx, "http://"+node.HTTP, target.Options{Timeout: callTimeout})
+	if err != nil {
+		return err
+	}
+	b.add("HTTP/JSON check"+where, s, checks(http, of, "four"), 1, 16, 128)
+	return b.respRows(ctx, where, node.RESP, s, of)
+}
+
 // respRows adds the rows of the protocol of Redis.
-func (b *run) respRows(ctx context.Context, at string, s *server, all []string) error {
+func (b *run) respRows(ctx context.Context, where, at string, s *server, of []string) error {
 	t, err := b.open(ctx, "resp://"+at, target.Options{Timeout: callTimeout})
 	if err != nil {
 		return err
 	}
-	several, err := batches(t, all, "four", pipelineSize)
+	several, err := batches(t, of, "four", pipelineSize)
 	if err != nil {
 		return err
 	}
-	b.add("BR.CHECK of 4 limits, one node", s, checks(t, all, "four"), 1, 16, 128)
-	b.add("BR.CHECK of 4 limits, 16 at once, one node", s, several, 1, 16)
+	b.add("BR.CHECK of 4 limits"+where, s, checks(t, of, "four"), 1, 16, 128)
+	b.add("BR.CHECK of 4 limits, 16 at once"+where, s, several, 1, 16)
 	throttle, err := b.open(ctx, "throttle://"+at, target.Options{Timeout: callTimeout, Limits: fourLimits[:1]})
 	if err != nil {
 		return err
 	}
-	b.add("CL.THROTTLE, one node", s, decided(throttle, all), 1, 16, 128)
-	b.add("CL.THROTTLE, 16 at once, one node", s, decidedTogether(throttle.(target.Batcher), all), 1, 16)
+	b.add("CL.THROTTLE"+where, s, decided(throttle, of), 1, 16, 128)
+	b.add("CL.THROTTLE, 16 at once"+where, s, decidedTogether(throttle.(target.Batcher), of), 1, 16)
 	return nil
 }
 
@@ -194,22 +228,6 @@ func (b *run) libraryRows(ctx context.Context, name string, c *local.Cluster, s 
 	}
 	b.add(name, s, checks(t, all, "four"), 1, 16, 128, 1024)
 	return nil
-}
-
-// clusterRows adds rows of a cluster of three: calls to the owner, to a node that
-// forwards, and through the client library.
-func (b *run) clusterRows(ctx context.Context, c *local.Cluster, s *server, all []string) error {
-	t, err := b.open(ctx, "grpc:"+c.GRPCAddrs()[0], target.Options{Timeout: callTimeout})
-	if err != nil {
-		return err
-	}
-	mine, others, err := owned(ctx, c.Nodes()[0], all)
-	if err != nil {
-		return err
-	}
-	b.add("unary check at the owner, 3 nodes", s, checks(t, mine, "four"), 1, 16, 128)
-	b.add("unary check through a non-owner, 3 nodes", s, checks(t, others, "four"), 1, 16, 128)
-	return b.libraryRows(ctx, "client library, 3 nodes", c, s, all)
 }
 
 // owned returns the keys that a node owns and those of other nodes.

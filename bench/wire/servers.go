@@ -57,16 +57,15 @@ func (s *server) cpu() (sum time.Duration) {
 	return sum
 }
 
-// startNodes starts a cluster of n nodes, with more arguments.
-func (b *run) startNodes(ctx context.Context, n int, args ...string) (*local.Cluster, *server, error) {
-	c, err := local.Start(ctx, local.Options{
-		Nodes: n, Binary: b.o.Binary, PolicyText: policyText, Persist: b.o.Persist, ExtraArgs: append([]string{"--max-ids", strconv.Itoa(1 << 23)}, args...),
-	})
+// startNodes starts nodes.
+func (b *run) startNodes(ctx context.Context, o local.Options) (*local.Cluster, *server, error) {
+	o.Binary, o.PolicyText, o.ExtraArgs = b.o.Binary, policyText, []string{"--max-ids", strconv.Itoa(1 << 23)}
+	c, err := local.Start(ctx, o)
 	if err != nil {
 		return nil, nil, err
 	}
 	b.onClose(c.Stop)
-	s := &server{name: fmt.Sprintf("%d-nodes", n), http: c.HTTPAddrs()}
+	s := &server{name: fmt.Sprintf("%d-nodes", o.Nodes), http: c.HTTPAddrs()}
 	for _, node := range c.Nodes() {
 		s.pids = append(s.pids, node.PID)
 	}

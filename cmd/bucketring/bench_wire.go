@@ -25,7 +25,8 @@ func newBenchWire(s *streams) *cobra.Command {
 		Long: `Start one node, a cluster of three nodes and a gRPC echo in processes of their own, and
 measure how many checks callers get who each wait for their answer: one call per check,
 batches, the client library, through a node that does not own the key, and one key that
-everybody asks for. Print the medians as a table in Markdown.
+everybody asks for. The node alone copies and writes nothing; the cluster copies each charge
+to a second node and writes a journal. Print the medians as a table in Markdown.
 
 Each round measures all rows in a shuffled order. Only ratios within one run say something,
 since clients and servers share the machine: the table has the ratio to the echo, which
@@ -47,7 +48,6 @@ lists them. With --write, a document gets the tables between its lines <!-- wire
 	f.StringArrayVar(&o.Versus, "vs", nil, "running target to compare with, such as redis-lua://localhost:6379; may be repeated")
 	f.BoolVar(&o.Targets.Insecure, "insecure", false, "allow connections to other machines without TLS")
 	f.StringVar(&o.Gubernator, "gubernator", "", "program that runs daemons of Gubernator, built from bench/gubernator, to compare with it")
-	f.BoolVar(&o.Persist, "data", false, "let the nodes write their state to a temporary directory")
 	f.StringVar(&o.Profiles, "profiles", "", "write CPU profiles of this process and, in the first round, of the nodes to this directory")
 	f.StringVar(&write, "write", "", "document to write the tables into, instead of printing them")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
