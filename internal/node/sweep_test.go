@@ -5,27 +5,31 @@ package node
 import (
 	"testing"
 	"time"
+
+	"github.com/bucketring/bucketring/limiter"
 )
 
-// TestSweepStep: a pass over all keys takes 10 s at most, and few keys need few steps.
+// TestSweepStep: a pass over all partitions and keys takes 10 s at most, and few keys need few
+// and short steps.
 func TestSweepStep(t *testing.T) {
 	for _, tt := range []struct {
 		keys     int
 		interval time.Duration
 		visited  int
 	}{
-		{0, 200 * time.Millisecond, 256},
-		{1_000, 200 * time.Millisecond, 256},
-		{25_600, 100 * time.Millisecond, 256},
-		{51_200, 50 * time.Millisecond, 256},
-		{256_000, 10 * time.Millisecond, 256},
-		{10_000_000, 10 * time.Millisecond, 10_000},
+		{0, 200 * time.Millisecond, 82},
+		{1_000, 200 * time.Millisecond, 102},
+		{25_600, 100 * time.Millisecond, 297},
+		{51_200, 50 * time.Millisecond, 277},
+		{256_000, 10 * time.Millisecond, 261},
+		{10_000_000, 10 * time.Millisecond, 10_005},
 	} {
-		interval, visited := sweepStep(tt.keys)
+		interval := sweepInterval(tt.keys)
+		visited := sweepVisits(tt.keys, interval)
 		if interval != tt.interval || visited != tt.visited {
-			t.Errorf("sweepStep(%d) = %s, %d, want %s, %d", tt.keys, interval, visited, tt.interval, tt.visited)
+			t.Errorf("%d keys: %d visited every %s, want %d every %s", tt.keys, visited, interval, tt.visited, tt.interval)
 		}
-		if pass := time.Duration(tt.keys) * interval / time.Duration(visited); pass > sweepTime {
+		if pass := time.Duration(tt.keys+limiter.Partitions) * interval / time.Duration(visited); pass > sweepTime {
 			t.Errorf("a pass over %d keys takes %s, want %s at most", tt.keys, pass, sweepTime)
 		}
 	}
