@@ -83,9 +83,11 @@ func aging(age, grace time.Duration) keepalive.ServerParameters {
 	return keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: grace}
 }
 
+var insecureOption = grpc.WithTransportCredentials(insecure.NewCredentials())
+
 func dial(t testing.TB, addr string, o ...grpc.DialOption) pb.RateLimiterClient {
 	t.Helper()
-	conn, err := grpc.NewClient(addr, append(o, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	conn, err := grpc.NewClient(addr, append(o, insecureOption)...)
 	if err != nil {
 		t.Fatal(err)
 	}
