@@ -96,7 +96,13 @@ func TestOlderBootIsFenced(t *testing.T) {
 			t.Errorf("older boot logged that it is fenced %d times, want once", got)
 		}
 		twin.crash()
-		s.until(5*time.Second, func() bool { return !older.View().SelfFenced() }, older)
+		s.until(5*time.Second, func() bool {
+			m, ok := older.View().Member("node-3")
+			return ok && m.Boot.ID == older.options.Boot.ID
+		}, older)
+		if !older.fenced() {
+			t.Error("the older boot is not fenced any more after the newer one has crashed")
+		}
 	})
 }
 

@@ -144,6 +144,7 @@ func (s *membership) build(now time.Time) *View {
 	s.departed = slices.Delete(s.departed, 0, max(0, len(s.departed)-maxDeparted))
 
 	v := &View{self: s.view.self, boot: s.view.boot}
+	v.fenced = s.view.fenced || current[v.self].Boot.Compare(v.boot) > 0
 	for _, m := range current {
 		v.Members = append(v.Members, m)
 	}

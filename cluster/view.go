@@ -65,6 +65,7 @@ type View struct {
 	Departed []Departure
 
 	self    string           // name of this node
+	fenced  bool             // see SelfFenced
 	boot    Boot             // of this node
 	missing []netip.AddrPort // of crashed members to contact again, the latest crash first
 }
@@ -89,13 +90,10 @@ func (v *View) Serving() []string {
 	return names
 }
 
-// SelfFenced reports whether a newer boot has the name of this node, which must
-// then stop deciding. If the newer boot departs, this node is a member again, but
-// its earlier state is invalid.
-func (v *View) SelfFenced() bool {
-	m, ok := v.Member(v.self)
-	return ok && m.Boot.Compare(v.boot) > 0
-}
+// SelfFenced reports whether a newer boot has or had the name of this node, which must then
+// stop deciding until it is started again: the others do not trust what it holds any more,
+// even if the newer boot departs.
+func (v *View) SelfFenced() bool { return v.fenced }
 
 // Roster returns the number of names that may be deciding somewhere: live members
 // and those in Departed that crashed.
@@ -169,6 +167,6 @@ func (v *View) left(gossip netip.AddrPort) bool {
 
 // sameAs compares everything but the number.
 func (v *View) sameAs(other *View) bool {
-	return slices.Equal(v.Members, other.Members) && slices.Equal(v.Fenced, other.Fenced) &&
+	return v.fenced == other.fenced && slices.Equal(v.Members, other.Members) && slices.Equal(v.Fenced, other.Fenced) &&
 		slices.Equal(v.Departed, other.Departed) && slices.Equal(v.missing, other.missing)
 }

@@ -171,7 +171,7 @@ func (c *devCluster) start(ctx context.Context, configs []*config.Config) error 
 		}
 	}
 	for _, n := range c.nodes {
-		if err := n.AwaitServing(ctx, len(configs)); err != nil {
+		if err := n.AwaitReady(ctx); err != nil {
 			return nil
 		}
 	}

@@ -263,7 +263,7 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 	c := &n.Cluster
 	add := func(format string, args ...any) { list = append(list, oneLine(fmt.Sprintf(format, args...))) }
 	if c.Fenced {
-		add("this node is fenced: another node with the name %s started later and decides instead. Stop one of them", n.Name)
+		add("this node is fenced: another node with the name %s started later and decides instead. Stop one of them; if that is the newer one, start this one again", n.Name)
 	}
 	for _, m := range c.Fencing {
 		add("fenced: %s at %s lost its name to a node that started later. Stop one of them", m.Name, m.Gossip)

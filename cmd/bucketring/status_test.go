@@ -85,7 +85,7 @@ calls that wait: 1 interactive, 2 standard
 INTERACTIVE  STANDARD  BATCH  LONGEST WAIT  LIMIT               OWNER
 1            2         0      4.2s          concurrent of acme  n1
 
-! this node is fenced: another node with the name n1 started later and decides instead. Stop one of them
+! this node is fenced: another node with the name n1 started later and decides instead. Stop one of them; if that is the newer one, start this one again
 ! fenced: n2 at 10.0.0.9:6472 lost its name to a node that started later. Stop one of them
 ! policies differ: 0000000000000011 on n1, n3; 0000000000000022 on n2
 ! rules for Envoy differ: 0000000000000022 on n2; 0000000000000011 on n4

@@ -5,6 +5,7 @@ package node
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -401,6 +402,36 @@ func TestTheNewerBootFences(t *testing.T) {
 	first.skipLeave = false
 	if err := first.ended(); err != nil {
 		t.Errorf("Run = %v, want nil", err)
+	}
+}
+
+// TestTheOlderBootStaysFenced: after the newer boot of a name has ended, the older one decides
+// nothing, says so, and has no place in the ring, so that nothing moves to it in vain.
+func TestTheOlderBootStaysFenced(t *testing.T) {
+	t.Parallel()
+	nodes := startCluster(t, 4, nil)
+	older, others := nodes[0], nodes[1:]
+	newer := start(t, func(c *config.Config) { c.Name, c.Join = "n1", []string{others[0].GossipAddr()} })
+	waittest.Until(t, "fenced", func() bool { return older.Ready() != nil })
+	newer.skipLeave = false
+	if err := newer.ended(); err != nil {
+		t.Errorf("Run of the newer one = %v, want nil", err)
+	}
+	for _, n := range others {
+		waittest.Until(t, "a ring of the others at "+n.Name(), func() bool {
+			s := n.Status().Cluster
+			r := s.Replication
+			return slices.Equal(s.serving(), []string{"n2", "n3", "n4"}) && r != nil && r.WithoutOwner+r.WithoutHeir+r.Copying+r.Moving == 0
+		})
+		if got := n.checkKey("acme"); got.status != http.StatusOK || got.Route == "fallback" {
+			t.Errorf("check by %s = %+v, want that an owner allows it", n.Name(), got)
+		}
+	}
+	if err := older.Ready(); !errors.Is(err, errFenced) {
+		t.Errorf("Ready = %v, want fenced", err)
+	}
+	if err := older.Safe(); err == nil {
+		t.Error("Safe = nil, want that the vote of a fenced node does not count")
 	}
 }
 

@@ -119,6 +119,9 @@ func (n *Node) followViews(ctx context.Context) error {
 				return nil // gossip ended, which separateRun.watch reports
 			}
 			n.updateHealth()
+			if v.SelfFenced() { // the others give its place in the ring away, also if the newer boot departs
+				_ = n.cluster.SetState(cluster.Leaving) // cannot fail: there is no later state
+			}
 			if t := topologyOf(v); !reflect.DeepEqual(t, last) {
 				if err := n.router.SetTopology(t); err != nil {
 					n.log.Error("view not applied: the previous ring stays in use", "view", v.Number, "error", err)
@@ -185,7 +188,7 @@ func (n *Node) join(ctx context.Context) {
 		return // the node shuts down
 	}
 	if err := n.cluster.SetState(cluster.Serving); err != nil {
-		n.log.Error("node cannot join the ring", "error", err) // impossible: its state was joining
+		n.log.Error("node cannot join the ring", "error", err) // it is fenced
 		return
 	}
 	bounded, cancel := context.WithTimeout(ctx, joinRingTimeout)

@@ -125,9 +125,10 @@ type Node struct {
 	proxy         *Proxy // nil: none
 	proxyListener net.Listener
 
-	phase    atomic.Int32
-	healthMu sync.Mutex // held to update health
-	cleanups cleanups
+	phase       atomic.Int32
+	becameReady chan struct{} // closed when phase is serving for the first time
+	healthMu    sync.Mutex    // held to update health
+	cleanups    cleanups
 }
 
 // Phases of a node.
@@ -150,7 +151,7 @@ func New(o Options) (*Node, error) {
 	now := time.Now()
 	n := &Node{
 		config: o.Config, log: o.Logger, onReady: o.OnReady, now: o.Now, started: now, skipLeave: o.SkipLeave, expectedMembers: o.ExpectedMembers, wrapListener: o.wrapListener,
-		registry: newRegistry(), boot: newBoot(now), cleanups: cleanups{log: o.Logger},
+		registry: newRegistry(), boot: newBoot(now), cleanups: cleanups{log: o.Logger}, becameReady: make(chan struct{}),
 	}
 	if n.skipLeave {
 		n.cleanups.level = slog.LevelDebug
@@ -403,6 +404,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer context.AfterFunc(work, cancel)() // a component failed
 	if n.join(joining); joining.Err() == nil {
 		n.setPhase(serving)
+		close(n.becameReady)
 		n.log.Info("ready", "name", n.config.Name, "http", n.HTTPAddr(), "grpc", n.GRPCAddr(), "gossip", n.GossipAddr(), "members", len(n.cluster.View().Members))
 		if n.onReady != nil {
 			n.onReady(n)

@@ -37,10 +37,15 @@ func (n *Node) newReplication() (*replication.Host, error) {
 // runNumber returns the number of a run of a member, which is greater in each later run.
 func runNumber(b cluster.Boot) uint64 { return uint64(b.Started.UnixNano()) }
 
+// emptyWait is how long a node that holds nothing any more waits until the others have taken
+// it off the roster. They do not while an older boot of it may still run.
+const emptyWait = 5 * time.Second
+
 // handOver waits until other members have everything that this one holds, and have taken
 // it off the roster. It logs what could not be handed over in time.
 func (n *Node) handOver(ctx context.Context) {
 	start := time.Now()
+	empty := start // since when it holds nothing
 	poll := time.NewTicker(formationPoll)
 	defer poll.Stop()
 	for waiting := true; waiting; {
@@ -51,6 +56,12 @@ func (n *Node) handOver(ctx context.Context) {
 		case <-poll.C:
 			if !n.othersStay() {
 				n.log.Info("nobody stays to take over: what is not on disk is lost")
+				return
+			}
+			if s, err := n.replication.Status(ctx); err != nil || s.Owned+s.Heir+s.Journals > 0 {
+				empty = time.Now()
+			} else if time.Since(empty) >= emptyWait {
+				n.log.Warn("handed over, but the others still count this node: until they forget it, no other one may be lost", "duration", time.Since(start).Round(time.Millisecond))
 				return
 			}
 		case <-ctx.Done():
@@ -101,7 +112,13 @@ func (n *Node) risk(moving int) (s replication.Status, whyNot string, err error)
 	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
 	defer cancel()
 	s, err = n.replication.Status(ctx)
-	if whyNot = s.WhyNot; whyNot == "" && moving > 0 {
+	whyNot = s.WhyNot
+	for _, m := range n.cluster.View().Members {
+		if whyNot == "" && m.State == cluster.Joining {
+			whyNot = fmt.Sprintf("member %s is joining: partitions move to it next", m.Name)
+		}
+	}
+	if whyNot == "" && moving > 0 {
 		whyNot = fmt.Sprintf("%d partitions are moving to other members", moving)
 	}
 	return s, whyNot, err

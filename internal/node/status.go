@@ -26,7 +26,7 @@ var (
 	errStarting = errors.New("starting")
 	errDrained  = errors.New("drained by an operator: only a restart takes it back into the ring")
 	errDraining = errors.New("draining: shutting down")
-	errFenced   = errors.New("fenced: a node that started later has the same name and replaces this one")
+	errFenced   = errors.New("fenced: a node that started later has the same name and replaces this one, which must be started again before it can decide")
 )
 
 // Ready returns nil if the node is ready for calls, and otherwise the reason: it is
@@ -87,9 +87,14 @@ func (n *Node) AwaitMembers(ctx context.Context, members int) error {
 	return n.appliedView.wait(ctx, func(v *cluster.View) bool { return len(v.Members) >= members })
 }
 
-// AwaitServing waits until the ring that this node uses has that many members.
-func (n *Node) AwaitServing(ctx context.Context, members int) error {
-	return n.appliedView.wait(ctx, func(v *cluster.View) bool { return len(v.Serving()) == members })
+// AwaitReady waits until the node has become ready for calls.
+func (n *Node) AwaitReady(ctx context.Context) error {
+	select {
+	case <-n.becameReady:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Status is the status of a node.

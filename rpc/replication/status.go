@@ -104,6 +104,8 @@ func (s *Status) risk() string {
 			}
 		}
 		return "the members have not agreed on who belongs to the cluster yet"
+	case !s.Voter:
+		return "the vote of this node does not count: it has just started, has left, or a node that started later has its name"
 	case n == 1:
 		return "there is one member only"
 	case n == 2:
@@ -114,6 +116,8 @@ func (s *Status) risk() string {
 		return fmt.Sprintf("%d partitions have no second copy yet", s.WithoutHeir)
 	case s.Copying > 0:
 		return fmt.Sprintf("%d partitions are being copied", s.Copying)
+	case s.Roles[continuity.Fenced] > 0:
+		return fmt.Sprintf("%d partitions of this node wait for their heirs to renew the lease", s.Roles[continuity.Fenced])
 	}
 	missing := 0
 	for _, name := range s.Roster.Names {
