@@ -25,6 +25,7 @@ type Machine struct {
 	booted  time.Duration
 	now     time.Duration
 	leaving bool
+	left    bool // whether it may stop, as Effects.Left has said
 
 	superseded bool // a newer boot of this member runs
 	targets    Targets

@@ -229,7 +229,11 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 		n.left = true
 		n.s.logf("%s has left", n.id)
 		n.s.at(2*time.Second, func() {
-			if n.alive() && !n.superseded() {
+			switch {
+			case !n.alive() || n.superseded():
+			case n.m.Roster().has(n.name):
+				n.left = false // it was added again: it leaves again
+			default:
 				n.s.members[n.name].left = true
 				n.stop()
 			}
