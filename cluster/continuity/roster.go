@@ -89,6 +89,7 @@ func (m *Machine) adoptRoster(r Roster) {
 	}
 	for i := range m.parts {
 		p := &m.parts[i]
+		m.endList(p.beats)
 		if missed && p.known.Term != 0 {
 			p.stale = true
 		}
