@@ -200,7 +200,7 @@ func TestLeaverStaysWithTheLastCopy(t *testing.T) {
 }
 
 // TestLeaverThatWasRemoved: a member that the others have removed before it is to leave may
-// stop once it holds nothing. If it is added and removed again, it says so again.
+// stop once it holds nothing (seed 9208). If it is added and removed again, it says so again.
 func TestLeaverThatWasRemoved(t *testing.T) {
 	m, now := machineOf(t, 4)
 	other, heir := m.peers[0].ID, m.peers[1].ID
