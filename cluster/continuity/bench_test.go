@@ -54,18 +54,29 @@ func beatAll(m *Machine, now time.Duration, in map[ID]*other) {
 		reply := &o.message
 		reply.Entries = append(reply.Entries[:0], Entry{Kind: Ping, Sent: now, Digest: m.digest, Flag: true})
 		for _, e := range msg.Entries {
-			if e.Kind == Ping {
+			switch {
+			case e.Kind == Ping:
 				reply.Entries = append(reply.Entries, Entry{Kind: Pong, Sent: e.Sent})
+			case e.Kind == BeatAll && o.numbers:
+				reply.Entries = append(reply.Entries, Entry{Kind: GrantAll, Transfer: e.Transfer, Sent: e.Sent, Flag: true})
 			}
 		}
 		reply.Sent, reply.Answered, reply.Beats, reply.Grants = now, now, reply.Beats[:0], reply.Grants[:0]
 		for _, b := range msg.Beats {
 			reply.Grants = append(reply.Grants, Grant{b.Partition, b.Term, Copy{Origin: m.parts[b.Partition].known.Origin, Complete: true}})
 		}
-		for _, i := range o.beats {
-			reply.Beats = append(reply.Beats, Beat{uint32(i), m.parts[i].known.Term})
+		if o.numbers && len(o.beats) > 0 {
+			reply.Entries = append(reply.Entries, Entry{Kind: BeatAll, Transfer: 1, Sent: now, Flag: !o.granted})
 		}
-		m.Step(Received{*reply}, now)
+		if !o.granted {
+			for _, i := range o.beats {
+				reply.Beats = append(reply.Beats, Beat{uint32(i), m.parts[i].known.Term})
+			}
+		}
+		o.named = len(msg.Beats)
+		if grants := entriesOf(m.Step(Received{*reply}, now), msg.To, GrantAll); len(grants) > 0 {
+			o.granted = grants[0].Flag
+		}
 	}
 }
 
@@ -74,12 +85,15 @@ func beatAll(m *Machine, now time.Duration, in map[ID]*other) {
 type other struct {
 	message Message
 	beats   []int
+	numbers bool // it numbers its heartbeats and knows those of m
+	granted bool // whether m has granted all of beats
+	named   int  // how many partitions m has named to it last
 }
 
-func others(m *Machine) map[ID]*other {
+func others(m *Machine, numbers bool) map[ID]*other {
 	in := map[ID]*other{}
 	for i := range m.peers {
-		in[m.peers[i].ID] = &other{message: Message{From: m.peers[i].ID, To: m.self, Epoch: 1}}
+		in[m.peers[i].ID] = &other{message: Message{From: m.peers[i].ID, To: m.self, Epoch: 1}, numbers: numbers}
 	}
 	for i := range m.parts {
 		if k := m.parts[i].known; k.Heir == m.self {
@@ -93,27 +107,29 @@ func others(m *Machine) map[ID]*other {
 // happens: one tick with pings and beats, and the answers.
 func BenchmarkHeartbeat(b *testing.B) {
 	for _, n := range []int{3, 100} {
-		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
-			m, now := machineOf(b, n)
-			in := others(m)
-			b.ReportAllocs()
-			for b.Loop() {
-				now += m.o.Heartbeat
-				beatAll(m, now, in)
-			}
-			for i := range m.parts {
-				if m.parts[i].proposal != nil {
-					b.Fatalf("p%d: a proposal is in progress", i)
+		for _, numbers := range []bool{false, true} {
+			b.Run(fmt.Sprintf("members=%d/numbers=%v", n, numbers), func(b *testing.B) {
+				m, now := machineOf(b, n)
+				in := others(m, numbers)
+				b.ReportAllocs()
+				for b.Loop() {
+					now += m.o.Heartbeat
+					beatAll(m, now, in)
 				}
-			}
-		})
+				for i := range m.parts {
+					if m.parts[i].proposal != nil {
+						b.Fatalf("p%d: a proposal is in progress", i)
+					}
+				}
+			})
+		}
 	}
 }
 
 // BenchmarkIdleTick measures a tick between two heartbeats.
 func BenchmarkIdleTick(b *testing.B) {
 	m, now := machineOf(b, 100)
-	beatAll(m, now+m.o.Heartbeat, others(m))
+	beatAll(m, now+m.o.Heartbeat, others(m, false))
 	m.Step(Tick{}, now+m.o.Heartbeat+1)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -127,7 +143,7 @@ func BenchmarkChanged(b *testing.B) {
 	for _, urgent := range []bool{false, true} {
 		b.Run(fmt.Sprintf("urgent=%v", urgent), func(b *testing.B) {
 			m, now := machineOf(b, 3)
-			beatAll(m, now+m.o.Heartbeat, others(m))
+			beatAll(m, now+m.o.Heartbeat, others(m, false))
 			k := m.Current(0)
 			b.ReportAllocs()
 			for seq := uint64(1); b.Loop(); seq++ {
@@ -147,7 +163,7 @@ func BenchmarkChanged(b *testing.B) {
 
 func BenchmarkDecides(b *testing.B) {
 	m, now := machineOf(b, 3)
-	beatAll(m, now+m.o.Heartbeat, others(m))
+	beatAll(m, now+m.o.Heartbeat, others(m, false))
 	now += m.o.Heartbeat + 1
 	b.ReportAllocs()
 	decides := 0
@@ -163,7 +179,7 @@ func BenchmarkDecides(b *testing.B) {
 
 func TestDecidesAllocatesNothing(t *testing.T) {
 	m, now := machineOf(t, 3)
-	beatAll(m, now+m.o.Heartbeat, others(m))
+	beatAll(m, now+m.o.Heartbeat, others(m, false))
 	now += m.o.Heartbeat + 1
 	if !m.Decides(0, now) || m.Decides(1, now) {
 		t.Fatalf("decides: %v, %v, want true, false", m.Decides(0, now), m.Decides(1, now))

@@ -41,7 +41,7 @@ func TestOlderBootKeepsItsLease(t *testing.T) {
 // TestOlderBootStops checks that a boot does nothing more once it hears of a newer one.
 func TestOlderBootStops(t *testing.T) {
 	m, now := machineOf(t, 3)
-	beatAll(m, now+m.o.Heartbeat, others(m))
+	beatAll(m, now+m.o.Heartbeat, others(m, false))
 	now += m.o.Heartbeat + 1
 	if !m.Decides(0, now) {
 		t.Fatal("does not decide")

@@ -37,6 +37,10 @@
 // promises not to take over for as long times 1.02, counted from its answer: clocks
 // may differ by 2 %. An owner without a lease decides nothing exactly.
 //
+// While nothing of the partitions that two members hold together changes, owner and heir
+// name them by the number of an earlier heartbeat, see beatList. That renews the same
+// leases.
+//
 // An owner without an heir needs no lease: nobody can take over from it unless it
 // is proven dead. But an owner without an heir, and an heir that grants leases,
 // must have had a majority in reach within [Options.Contact]. So a member that is

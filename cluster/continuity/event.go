@@ -149,7 +149,8 @@ type Effects struct {
 	States []StateTransfer
 	// Messages are to be sent.
 	Messages []Message
-	// Left says that this member has left the roster and may stop.
+	// Left says that this member, which was shown as leaving, is not in the roster, holds
+	// nothing and may stop. It comes again if the others have added the member meanwhile.
 	Left bool
 }
 

@@ -198,3 +198,67 @@ func TestLeaverStaysWithTheLastCopy(t *testing.T) {
 		t.Error("does not want to leave when the heir has a copy")
 	}
 }
+
+// TestLeaverThatWasRemoved: a member that the others have removed before it is to leave may
+// stop once it holds nothing (seed 9208). If it is added and removed again, it says so again.
+func TestLeaverThatWasRemoved(t *testing.T) {
+	m, now := machineOf(t, 4)
+	other, heir := m.peers[0].ID, m.peers[1].ID
+	in, out := m.roster.Names, without(m.roster.Names, m.self.Name)
+	expect := func(want bool, when string, e Event) {
+		t.Helper()
+		now += TickInterval
+		got := m.Step(e, now).Left
+		if got = m.Step(Tick{}, now).Left || got; got != want {
+			t.Fatalf("%s: left %v, want %v", when, got, want)
+		}
+	}
+	roster := func(epoch uint64, names []string) Event {
+		return from(m, other, Entry{Kind: RosterIs, Roster: Roster{Epoch: epoch, Names: names}})
+	}
+	expect(false, "removed while it serves", roster(2, out))
+	leaving := View{Members: []Member{{m.self, Leaving}}}
+	for i := range m.peers {
+		leaving.Members = append(leaving.Members, Member{m.peers[i].ID, Serving})
+	}
+	expect(false, "an owner, as far as it knows", leaving)
+	m.Step(Journaled{7}, now)
+	for i := range m.parts {
+		a := Arrangement{Prev: m.parts[i].known.Term, Term: ballotAbove(m.parts[i].known.Term, 9), Owner: other, Heir: heir}
+		a.Origin = a.Term
+		m.Step(from(m, other, Entry{Kind: Known, Partition: i, Value: a, Flag: true}), now)
+		if i != 7 {
+			m.Step(Repaid{i}, now)
+		}
+	}
+	expect(false, "with charges to report", leaving)
+	expect(true, "without anything", Repaid{7})
+	expect(false, "said before", leaving)
+	expect(false, "added again", roster(3, in))
+	expect(true, "removed again", roster(4, out))
+}
+
+// TestRemovedMemberReportsBeforeItLeaves cuts a member off until it is removed, lets it hear
+// of that, and has it leave before the others can add it again.
+func TestRemovedMemberReportsBeforeItLeaves(t *testing.T) {
+	s := calm(t, 4)
+	n := s.node("n1")
+	p := s.ownedBy("n0")[0]
+	s.isolate("n1", true)
+	s.until(t, s.o.Forget+5*time.Second, "removed", func() bool { return !s.node("n0").m.Roster().has("n1") })
+	n.addJournal(p, simCharge{id: 1 << 40, cost: 5})
+	n.step(from(n.m, s.node("n0").id, Entry{Kind: RosterIs, Roster: s.node("n0").m.Roster()}))
+	s.members["n1"].state = Leaving
+	s.run(t, time.Second)
+	if n.left {
+		t.Error("has left with charges to report")
+	}
+	s.isolate("n1", false)
+	s.until(t, 5*time.Second, "gone", func() bool { return n.left })
+	if owner := s.decider(p); owner == nil || !owner.stores[p].has(1<<40) {
+		t.Errorf("p%d: the owner lacks a charge", p)
+	}
+	s.run(t, 5*time.Second)
+	s.checkEnd()
+	s.run(t, 0)
+}

@@ -45,6 +45,7 @@ func (m *Machine) learn(i int, a Arrangement) {
 // setKnown replaces the known arrangement and keeps the digest.
 func (m *Machine) setKnown(i int, a Arrangement, synced bool) {
 	p := &m.parts[i]
+	m.endList(p.beats)
 	m.digest -= digestOf(i, p.known.Term, p.synced)
 	p.known, p.synced = a, synced
 	m.digest += digestOf(i, a.Term, synced)

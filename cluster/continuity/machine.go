@@ -25,6 +25,7 @@ type Machine struct {
 	booted  time.Duration
 	now     time.Duration
 	leaving bool
+	left    bool // whether it may stop, as Effects.Left has said
 
 	superseded bool // a newer boot of this member runs
 	targets    Targets
@@ -56,6 +57,8 @@ type Machine struct {
 	// transfersEnded is set if some have ended since the last tick.
 	transfersEnded bool
 	changedAt      time.Duration // when calls changed an own partition last
+	lastBeat       uint64        // number of the last heartbeat that named partitions
+	restsUntil     time.Duration // until then, walk would find nothing to do while heartbeats are answered
 	ticked         time.Duration // when the last tick was
 	nextWalk       time.Duration
 	nextCollect    time.Duration
@@ -91,6 +94,8 @@ type peer struct {
 	tellFrom  int           // the partition from which on it is told all arrangements, if tells
 	tells     bool          // it has asked for them
 	beats     int           // how many were in the last heartbeat
+	asks      *beatList     // of this member as the owner, nil or ended: its heartbeats name partitions
+	grants    *beatList     // of this member as the heir
 	outStep   uint64        // the step in which out is the index of the message to it
 	out       int
 }
@@ -110,6 +115,8 @@ type partition struct {
 	journal bool // whether there is something to report to the owner
 	owned   bool // whether this boot has ever been the owner
 
+	beats *beatList // that the partition is in; nil: none
+
 	// As the owner.
 	sealed, drained bool
 	sealedAt        time.Duration
@@ -124,7 +131,7 @@ type partition struct {
 	repayAt         time.Duration
 
 	// As the heir, and as a receiver of a copy.
-	granted  time.Duration // until when the owner may count on a lease
+	granted  time.Duration // until when the owner may count on a lease, or longer: see grantedUntil
 	warming  uint64        // the transfer
 	warmedAt time.Duration
 	held     uint64 // the transfer for which a complete copy was acknowledged, which the owner may count on; 0: none
@@ -208,6 +215,7 @@ func (m *Machine) Step(e Event, now time.Duration) Effects {
 		}
 	case Restored:
 		p := &m.parts[e.Partition]
+		m.endList(p.beats)
 		p.copy, p.present = e.Copy, true
 		p.promised = max(p.promised, e.Copy.Origin) // new terms are above those of copies
 	case Journaled:
@@ -270,7 +278,7 @@ func (m *Machine) sendAll(e Entry) {
 func (m *Machine) touch(i int) {
 	m.busy.set(i)
 	m.show(i)
-	m.nextWalk = min(m.nextWalk, m.now+m.o.Heartbeat)
+	m.nextWalk, m.restsUntil = min(m.nextWalk, m.now+m.o.Heartbeat), never
 }
 
 // show marks a partition whose role or lease may have changed.
@@ -333,6 +341,7 @@ func (m *Machine) meet(id ID) *peer {
 	case p.Boot > id.Boot:
 		return nil
 	case p.Boot < id.Boot:
+		m.endLists(p)
 		if p.noteBoot(id, m.now); ok {
 			m.dropVotes(id.Name)
 		} else {
@@ -355,7 +364,13 @@ func (m *Machine) applyView(v View) {
 			p.inView, p.state = true, member.State
 		}
 	}
-	m.peers = slices.DeleteFunc(m.peers, func(p peer) bool { return !p.inView && !m.roster.has(p.Name) })
+	m.peers = slices.DeleteFunc(m.peers, func(p peer) bool {
+		gone := !p.inView && !m.roster.has(p.Name)
+		if gone {
+			m.endLists(&p)
+		}
+		return gone
+	})
 	if v.Targets != nil {
 		m.targets = v.Targets
 	}

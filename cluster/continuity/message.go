@@ -19,6 +19,16 @@ type Message struct {
 	Grants   []Grant
 }
 
+// GrantsLeases reports whether the message grants leases.
+func (m *Message) GrantsLeases() bool {
+	for i := range m.Entries {
+		if e := &m.Entries[i]; e.Kind == GrantAll && e.Flag {
+			return true
+		}
+	}
+	return len(m.Grants) > 0
+}
+
 // Beat asks the heir for a lease.
 type Beat struct {
 	Partition uint32
@@ -77,6 +87,10 @@ const (
 	VotesEnd       // Flag: the sender is a voter; Ballot, Accepted, Roster: of the register of the roster
 
 	NewBoot // Value.Owner: a newer boot of a member
+
+	// Between owner and heir. Members of versions without these neither send nor answer them.
+	BeatAll  // Transfer: number of the heartbeat, Sent, Flag: Beats has its partitions; otherwise an earlier message had
+	GrantAll // Transfer and Sent of the BeatAll, Flag: all leases are granted; otherwise the owner should name the partitions
 )
 
 // Entry is a part of a message. Kind says which fields are used.

@@ -87,7 +87,7 @@ func (m *Machine) mayReplace(p *partition, r *proposal, current Arrangement) boo
 	}
 	switch {
 	case current.Heir == m.self:
-		return ownerDead || m.now >= p.granted
+		return ownerDead || m.now >= m.grantedUntil(p)
 	case current.Heir.IsZero():
 		return ownerDead || m.removed(current.Owner)
 	case !heirDead && !m.removed(current.Heir):
@@ -106,7 +106,7 @@ func (m *Machine) mayTakeOver(i int) bool {
 	case k.Owner == m.self:
 		return false
 	case k.Heir == m.self:
-		return m.now >= p.granted || m.dead(k.Owner)
+		return m.now >= m.grantedUntil(p) || m.dead(k.Owner)
 	case m.targets.Owner(i) != m.self.Name:
 		return false
 	}

@@ -2,13 +2,16 @@
 
 package continuity
 
-// beat asks the heir for a lease.
+// beat asks the heir for a lease, unless that is asked for by the number of a list.
 func (m *Machine) beat(i int) {
 	p := &m.parts[i]
-	if p.known.Owner != m.self || p.stale {
+	if p.known.Owner != m.self || p.stale || p.beats.granted() {
 		return
 	}
 	if msg := m.message(p.known.Heir); msg != nil {
+		if p.beats == nil {
+			m.endList(m.peer(p.known.Heir.Name).asks) // it lacks this partition
+		}
 		if msg.Beats == nil {
 			msg.Beats = make([]Beat, 0, m.peer(p.known.Heir.Name).beats)
 		}
@@ -52,6 +55,9 @@ func (m *Machine) onBeats(msg *Message) {
 			reply.Answered = msg.Sent
 			reply.Grants = append(reply.Grants, Grant{Partition: b.Partition, Term: b.Term, Copy: p.copy})
 		}
+	}
+	if reply != nil && len(reply.Grants) == len(msg.Beats) {
+		m.grantAll(msg)
 	}
 }
 
@@ -115,6 +121,7 @@ func (m *Machine) heirCandidate(i int) (ID, bool) {
 func (m *Machine) tend(i int, transfers *int) {
 	p := &m.parts[i]
 	heir := p.known.Heir
+	m.renew(i)
 	m.beat(i)
 	if p.export != nil {
 		m.tendExport(i)

@@ -26,6 +26,7 @@ const (
 	returnsTwice         // a return that comes twice gives back twice
 	dropsKept            // an owner does not charge the calls that are kept when a slice ends
 	endsSlicesEarly      // an owner ends a slice when its holder may not spend it any more
+	keepsLists           // a heartbeat is asked for and granted by its number whatever has changed
 	forgetsReturns       // a return that comes again is acknowledged before the heir has the first one
 )
 
@@ -53,6 +54,27 @@ func (s *sim) plant(n *simNode, e Event) {
 		for i := range n.m.parts {
 			n.m.parts[i].granted = 0
 		}
+	case keepsLists:
+		for i := range n.m.peers {
+			n.keepList(n.m.peers[i].asks)
+			n.keepList(n.m.peers[i].grants)
+		}
+	}
+}
+
+// keepList takes back the end of a list.
+func (n *simNode) keepList(l *beatList) {
+	switch {
+	case l == nil:
+	case l.number != 0:
+		n.numbers[l] = l.number
+	default:
+		l.number = n.numbers[l]
+		for _, i := range l.partitions {
+			if p := &n.m.parts[i]; p.beats == nil {
+				p.beats = l
+			}
+		}
 	}
 }
 
@@ -71,6 +93,9 @@ func (s *sim) plantAfter(n *simNode, e Event) {
 	for _, x := range r.Message.Entries {
 		if x.Partition < 0 {
 			continue
+		}
+		if p := n.m.peer(r.Message.From.Name); s.broken == leaseFromReceipt && x.Kind == GrantAll && x.Flag && p != nil && !p.asks.ended() {
+			p.asks.at = n.clock()
 		}
 		p := &n.m.parts[x.Partition]
 		if s.broken == acceptsOldTerm && x.Kind == Known && x.Value.Term < p.known.Term && x.Value.Owner == n.id {
@@ -104,22 +129,23 @@ var plantedBugs = []struct {
 	seed int
 }{
 	{"drops the dirty set", dropsDirtySet, 0},
-	{"skips the seal", skipsSeal, 7},
+	{"skips the seal", skipsSeal, 10},
 	{"acknowledges before it applies", acksBeforeApply, 0},
-	{"votes twice in a term", votesTwice, 55},
-	{"ignores the lease after a pause", ignoresLease, 17},
-	{"accepts an old term", acceptsOldTerm, 119},
+	{"votes twice in a term", votesTwice, 104},
+	{"ignores the lease after a pause", ignoresLease, 59},
+	{"accepts an old term", acceptsOldTerm, 275},
 	{"takes over before the grant is over", takesOverEarly, 0},
-	{"counts the lease from the receipt", leaseFromReceipt, 107},
+	{"counts the lease from the receipt", leaseFromReceipt, 182},
 	{"answers before the heir has it", answersEarly, 4},
 	{"hands over before the copy is complete", servesEmpty, 0},
-	{"acknowledges settles before the heir has them", settlesEarly, 8},
+	{"acknowledges settles before the heir has them", settlesEarly, 9},
 	{"corrects twice", refundsTwice, 1},
 	{"reports nothing", reportsNothing, 4},
-	{"takes a replaced boot for dead", replacedIsDead, 3},
-	{"lends before the heir has the slice", lendsEarly, 13},
+	{"takes a replaced boot for dead", replacedIsDead, 72},
+	{"lends before the heir has the slice", lendsEarly, 51},
 	{"takes a return twice", returnsTwice, 4},
 	{"drops what is kept", dropsKept, 4},
 	{"ends slices with their holders", endsSlicesEarly, 4},
-	{"acknowledges repeated returns early", forgetsReturns, 23},
+	{"goes on with a heartbeat after a change", keepsLists, 0},
+	{"acknowledges repeated returns early", forgetsReturns, 49},
 }

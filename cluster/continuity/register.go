@@ -72,6 +72,7 @@ func (m *Machine) propose(i int, why reason, target ID) {
 	if p.proposal != nil || !m.Voter() {
 		return
 	}
+	m.endList(p.beats)
 	p.proposal = &proposal{reason: why, target: target, base: p.known.Term, created: m.now}
 	m.touch(i)
 	m.prepare(i)

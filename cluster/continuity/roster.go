@@ -89,6 +89,7 @@ func (m *Machine) adoptRoster(r Roster) {
 	}
 	for i := range m.parts {
 		p := &m.parts[i]
+		m.endList(p.beats)
 		if missed && p.known.Term != 0 {
 			p.stale = true
 		}
@@ -102,13 +103,27 @@ func (m *Machine) adoptRoster(r Roster) {
 	m.updateContact()
 	m.collectVotes()
 	m.countVotes()
-	if m.leaving && !r.has(m.self.Name) {
+	m.noteLeft()
+}
+
+// noteLeft says that a member which is to leave may stop: it is not in the roster, and holds
+// nothing. The others may have removed it before it was to leave, and it may still have to
+// report charges then. If they add it and remove it again, it says so again.
+func (m *Machine) noteLeft() {
+	left := false
+	if m.leaving && m.roster.Epoch > 0 && !m.roster.has(m.self.Name) {
+		owned, heir, journals := m.Holdings()
+		left = owned+heir+journals == 0
+	}
+	if left && !m.left {
 		m.fx.Left = true
 	}
+	m.left = left
 }
 
 // tickRoster starts or repeats a change of the roster.
 func (m *Machine) tickRoster() {
+	m.noteLeft()
 	if m.rosterChange == nil {
 		if want, ok := m.wantedRoster(); ok {
 			m.rosterChange = &rosterChange{want: want, leave: !want.has(m.self.Name), retryAt: m.now}

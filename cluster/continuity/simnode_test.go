@@ -33,6 +33,7 @@ type simNode struct {
 	denials [simPartitions][]*simDenial // that wait for slices
 	holder  *simHolder
 	left    bool
+	numbers map[*beatList]uint64 // of heartbeats, for a planted bug
 }
 
 // simEarly is a charge that was answered before the heir had it.
@@ -60,7 +61,7 @@ func (s *sim) start(name string, state MemberState, expect []string) *simNode {
 	m.boots = s.nextBoot
 	n := &simNode{
 		s: s, name: name, id: ID{name, s.nextBoot}, offset: s.between(time.Second, time.Hour),
-		rate: 0.992 + 0.016*s.rng.Float64(), missed: map[string]time.Duration{},
+		rate: 0.992 + 0.016*s.rng.Float64(), missed: map[string]time.Duration{}, numbers: map[*beatList]uint64{},
 	}
 	machine, err := New(n.id, s.o, n.clock())
 	if err != nil {
@@ -229,7 +230,11 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 		n.left = true
 		n.s.logf("%s has left", n.id)
 		n.s.at(2*time.Second, func() {
-			if n.alive() && !n.superseded() {
+			switch {
+			case !n.alive() || n.superseded():
+			case n.m.Roster().has(n.name):
+				n.left = false // it was added again: it leaves again
+			default:
 				n.s.members[n.name].left = true
 				n.stop()
 			}

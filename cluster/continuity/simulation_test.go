@@ -16,7 +16,7 @@ var (
 )
 
 // regressions are seeds that have found bugs of the protocol.
-var regressions = []int{33, 432, 515, 2209, 3319, 5902, 6619, 8092, 104786, 117294, 118254, 124340, 203658, 210396}
+var regressions = []int{33, 432, 515, 2209, 3319, 5902, 6619, 8092, 9208, 104786, 117294, 118254, 124340, 203658, 210396}
 
 // TestSim runs the simulator. To repeat one seed, use -run 'TestSim/seed_N$', with
 // -first N -seeds 1 if N is not in the fixed set.

@@ -77,7 +77,9 @@ func (m *Machine) tick() {
 	if m.now >= m.nextWalk {
 		m.nextWalk = m.now + m.o.Heartbeat
 		m.ping()
-		m.walk()
+		if !m.rests() {
+			m.walk()
+		}
 		if m.alone() {
 			m.nextWalk = m.now + calmWalk
 		}
@@ -106,7 +108,7 @@ func (m *Machine) tick() {
 // walk does what is due for every partition.
 func (m *Machine) walk() {
 	m.updateContact()
-	transfers := m.transfers()
+	transfers, rest := m.transfers(), true
 	for i := range m.parts {
 		p := &m.parts[i]
 		if p.warming != 0 && m.now-p.warmedAt > 5*time.Second {
@@ -130,12 +132,20 @@ func (m *Machine) walk() {
 			p.repayAt = m.now + repayEvery
 			m.fx.Repay = append(m.fx.Repay, Repay{Partition: i, Owner: p.known.Owner})
 		}
+		rest = rest && m.atRest(p)
+	}
+	m.numberBeats()
+	if m.restsUntil = never; rest {
+		m.restsUntil = m.now + m.o.Lease/4
 	}
 }
 
 func (m *Machine) ping() {
 	for i := range m.peers {
 		m.send(m.peers[i].ID, Entry{Kind: Ping, Sent: m.now, Digest: m.digest, Flag: !m.leaving})
+		if p := &m.peers[i]; p.asks.granted() {
+			m.send(p.ID, Entry{Kind: BeatAll, Transfer: p.asks.number, Sent: m.now})
+		}
 	}
 }
 
@@ -194,6 +204,12 @@ func (m *Machine) handle(msg *Message, e *Entry) {
 		m.onAccepted(msg, e)
 	case Refused:
 		m.onRefused(e)
+	case BeatAll:
+		if !e.Flag {
+			m.onBeatAll(msg, e)
+		}
+	case GrantAll:
+		m.onGrantAll(msg, e)
 	case NewBoot:
 		m.meet(e.Value.Owner)
 	default:

@@ -2,7 +2,10 @@
 
 package replication
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // announceTimeout is how long a member that has left waits for others to know.
 const announceTimeout = 5 * time.Second
@@ -37,6 +40,10 @@ func (v *leave) tick(l *loop) {
 		return
 	}
 	roster, n := l.m.Roster().Names, 0
+	if slices.Contains(roster, l.self.Name) {
+		v.epoch = 0 // the others have added it meanwhile: it leaves again
+		return
+	}
 	for _, name := range roster {
 		if v.knows[name] {
 			n++

@@ -382,7 +382,7 @@ func (l *loop) receive(f *inbound) {
 	m, now := &f.frame.Message, int64(l.clock())
 	c := l.contact(m.From)
 	c.frame.Store(now)
-	if len(m.Acks) > 0 || len(m.Grants) > 0 {
+	if len(m.Acks) > 0 || m.GrantsLeases() {
 		c.heard.Store(now)
 	}
 	if len(m.Acks) > 0 {
