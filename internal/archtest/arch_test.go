@@ -86,7 +86,7 @@ var allowedImports = map[string][]string{
 	"limiter/policy":                 {"limiter", "internal/yamldoc", "internal/nearest", "internal/secret"},
 	"limiter/fallback":               {"limiter"},
 	"limiter/line":                   {"limiter"},
-	"limiter":                        {"limiter/hotkeys", "limiter/slice"},
+	"limiter":                        {"internal/nearest", "limiter/hotkeys", "limiter/slice"},
 	"limiter/hotkeys":                {},
 	"limiter/slice":                  {},
 

@@ -334,8 +334,8 @@ func (p *parser) checkDimension(n yamldoc.Node, name string) bool {
 	if slices.Contains(shorthandKeys, name) {
 		return true
 	}
-	if near := nearest.Word(name, shorthandKeys); near != "" && nearest.Distance(name, near) == 1 {
-		p.r.Suggest(n, near, "dimension %q looks like a misspelled built-in one", name)
+	if like := limiter.Dimension(name).LikeBuiltin(); like != "" {
+		p.r.Suggest(n, string(like), "dimension %q looks like a misspelled built-in one", name)
 		return false
 	}
 	if len(name) > maxWord || !dimensionSyntax.MatchString(name) {

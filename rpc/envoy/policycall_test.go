@@ -73,6 +73,8 @@ func TestInvalidEntriesAreOverTheLimit(t *testing.T) {
 		{"any bucketring.key=a bucketring.tier=gold", "tier"},
 		{"any bucketring.key=a bucketring.dimension=spend", "must not be spend"},
 		{"any bucketring.key=a bucketring.dimension=", "bucketring.dimension: must not be empty"},
+		{"any bucketring.key=a bucketring.dimension=token", `bucketring.dimension: looks like a misspelled tokens, got "token"`},
+		{"any bucketring.key=a bucketring.dimension=Output_Tokens bucketring.mode=charge", `bucketring.dimension: looks like a misspelled output_tokens, got "Output_Tokens"`},
 		{"any bucketring.key=a bucketring.mode=free", `bucketring.mode: must be one of check, charge, got "free"`},
 		{"any bucketring.key=a bucketring.mode=charge", "charge needs a dimension other than requests"},
 		{"any bucketring.key=a bucketring.dialect=french", "bucketring.dialect: must be one of none, openai, anthropic"},

@@ -129,6 +129,7 @@ func TestErrors(t *testing.T) {
 		{"BR.CHECK a COSTS images", `-ERR costs: must be in the form images=2,videos=1, got "images"`},
 		{"BR.CHECK a COSTS images=2,images=1", "-ERR costs.images: is given twice"},
 		{"BR.CHECK a COSTS images=x", `-ERR costs.images: must be a number, got "x"`},
+		{"BR.CHECK a COSTS token=1", "-ERR costs.token: looks like a misspelled tokens, which is a built-in dimension: send input_tokens and the output, tokens is their sum, got 1"},
 		{"BR.CHECK a COSTS tokens=1", "-ERR costs.tokens: is a built-in dimension: send input_tokens and the output, tokens is their sum, got 1"},
 		{"BR.CHECK a PRIORITY urgent", `-ERR priority: must be interactive, standard or batch, got "urgent"`},
 		{"BR.CHECK a MAX_WAIT_SECONDS -1", "-ERR max_wait_seconds: must not be negative, got -1"},

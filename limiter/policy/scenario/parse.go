@@ -250,6 +250,10 @@ func (p *parser) detail(s *step, f yamldoc.Field) {
 		s.input, s.output = 0, p.count(f.Value, f.Name)
 	case "costs":
 		for _, c := range p.r.Fields(f.Value, "costs", nil) {
+			if like := limiter.Dimension(c.Name).LikeBuiltin(); like != "" {
+				p.r.Problem(c.Key, "costs are in dimensions of your own: %q is or looks like the built-in %s", c.Name, like)
+				continue
+			}
 			s.costs = append(s.costs, limiter.Cost{Dimension: limiter.Dimension(c.Name), Amount: p.count(c.Value, c.Name)})
 		}
 	}
