@@ -129,7 +129,7 @@ var allowedImports = map[string][]string{
 	"internal/trace":        {},
 	"internal/tracing":      {},
 	"internal/yamldoc":      {"internal/nearest"},
-	"internal/mockllm":      {},
+	"internal/mockllm":      {"internal/secret"},
 
 	"internal/certs":    {},
 	"internal/tlsfiles": {"internal/tlserror"},
