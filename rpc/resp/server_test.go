@@ -140,6 +140,8 @@ func TestErrors(t *testing.T) {
 		{"BR.CHECK a TIER nothing", ""},
 		{"BR.SETTLE a r", "-ERR unknown_reservation: unknown reservation"},
 		{"GET a", "-ERR unknown command 'GET', with args beginning with: 'a' "},
+		{"BR.CHEK a", "-ERR unknown command 'BR.CHEK', with args beginning with: 'a' ; did you mean BR.CHECK?"},
+		{"br.setle", "-ERR unknown command 'br.setle', with args beginning with: ; did you mean BR.SETTLE?"},
 		{"SELECT 1", `-ERR DB index is out of range: there is only 0, got "1"`},
 		{"HELLO 4", "-NOPROTO unsupported protocol version"},
 		{"HELLO 3 FOO", `-ERR Syntax error in HELLO option "FOO"`},
