@@ -136,8 +136,9 @@ var allowedImports = map[string][]string{
 	"internal/tlserror": {},
 
 	// Only tests import these.
-	"internal/oracle": {"limiter"},
-	"internal/pgtest": {"internal/waittest"},
+	"internal/browsertest": {},
+	"internal/oracle":      {"limiter"},
+	"internal/pgtest":      {"internal/waittest"},
 }
 
 // sharedLeaves may be imported by every package.
