@@ -259,7 +259,7 @@ func (b *books) settle(s *heldSlice) {
 		return
 	}
 	u, used := b.usage(h.request), make([]int64, len(s.left))
-	if err := s.tariff.Settle(h.request, u, h.costs, used); err != nil {
+	if _, err := s.tariff.Settle(h.request, u, h.costs, used); err != nil {
 		b.t.Fatalf("Tariff.Settle() = %v", err)
 	}
 	for i, n := range used {

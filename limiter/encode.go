@@ -124,11 +124,11 @@ func (s *stateEncoder) useTier(t *terms) uint64 {
 	if number, ok := s.tiers[string(s.name)]; ok {
 		return number
 	}
-	number := uint64(len(s.tiers))
-	s.tiers[string(s.name)] = number
+	name, number := string(s.name), uint64(len(s.tiers))
+	s.tiers[name] = number
 	d := s.define(tagTier)
 	d.uint(number)
-	d.string(string(s.name))
+	d.string(name)
 	return number
 }
 

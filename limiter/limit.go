@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/nearest"
 )
 
 // Dimension is what a limit counts. Any name other than the built-in ones is a
@@ -25,6 +26,22 @@ const (
 // BuiltinDimensions lists the built-in dimensions in display order. It must not be
 // changed.
 var BuiltinDimensions = []Dimension{Requests, Tokens, InputTokens, OutputTokens, Spend, Concurrent}
+
+// LikeBuiltin returns the built-in dimension that d is, or is one edit or the case of letters
+// away from: such a name is a mistake, so no policy has a limit in it. It returns "" for
+// other names.
+func (d Dimension) LikeBuiltin() Dimension {
+	like := Dimension("")
+	for _, b := range BuiltinDimensions {
+		if d == b {
+			return b
+		}
+		if nearest.OneEdit(string(d), string(b)) {
+			like = b
+		}
+	}
+	return like
+}
 
 // Algorithm is how a limit spreads its amount over time.
 type Algorithm uint8

@@ -2,7 +2,11 @@
 
 package limiter
 
-import "time"
+import (
+	"time"
+
+	"github.com/bucketring/bucketring/internal/text"
+)
 
 // Priority is the class of a call. Limits may keep headroom for classes, see
 // [Limit].Headroom, and classes order those who wait, see package line.
@@ -37,7 +41,7 @@ func ParsePriority(name string) (Priority, error) {
 			return Priority(c), nil
 		}
 	}
-	return NoPriority, &FieldError{Field: "priority", Value: name, Problem: "must be interactive, standard or batch"}
+	return NoPriority, &FieldError{Field: "priority", Value: text.Quote(name), Problem: "must be interactive, standard or batch"}
 }
 
 // Headroom is what the calls of a class must leave free of a limit, in millionths of its

@@ -67,36 +67,23 @@ func (t *Tariff) Reserve(r *Request, costs []int64) (granted int64, err error) {
 	return granted, nil
 }
 
-// Used returns what r has used by usage u, as [Engine.Usage] counts it. The error is that of
-// Settle.
-func (t *Tariff) Used(r *Request, u *Usage) (Used, error) {
-	n, x, err := u.amounts(r.InputTokens, amounts{}, extras{})
-	if err != nil {
-		return Used{}, err
-	}
-	var v vector
-	if err := t.rates.cost(n, x, r.basis(&t.rates, true).after(u, t.rates.ServiceTiers), &v); err != nil {
-		return Used{}, err
-	}
-	return usedBy(n, &v, &t.rates), nil
-}
-
 // Settle fills costs, of Limits entries, with what r, which was charged reserved, is charged
 // after usage u: that is what [Engine.Settle] sets its charges to if u is the first usage that
 // is reported. u is final as a rule; otherwise no cost is less than what was reserved. The key
-// and the id of u are not used. The error is a [*FieldError].
-func (t *Tariff) Settle(r *Request, u *Usage, reserved, costs []int64) error {
+// and the id of u are not used. It returns what r has used, as [Engine.Usage] counts it. The
+// error is a [*FieldError].
+func (t *Tariff) Settle(r *Request, u *Usage, reserved, costs []int64) (Used, error) {
 	n, x, err := u.amounts(r.InputTokens, amounts{}, extras{})
 	if err != nil {
-		return err
+		return Used{}, err
 	}
 	var v vector
 	if err := t.rates.cost(n, x, r.basis(&t.rates, true).after(u, t.rates.ServiceTiers), &v); err != nil {
-		return err
+		return Used{}, err
 	}
 	for i := range t.limits {
 		l := &t.limits[i]
 		costs[i] = u.target(l.dim, l.dimension, reserved[i], &v)
 	}
-	return nil
+	return usedBy(n, &v, &t.rates), nil
 }

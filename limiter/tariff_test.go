@@ -181,7 +181,7 @@ func TestTariffIsWhatTheEngineCharges(t *testing.T) {
 			}
 			u := drawUsage(t, r)
 			wantErr = n.Settle(noon, u, &d)
-			err = tariff.Settle(&bare, u, costs, used)
+			_, err = tariff.Settle(&bare, u, costs, used)
 			sameError(t, fmt.Sprintf("Tariff.Settle(%+v)", *u), err, wantErr)
 			if err == nil {
 				settled++
@@ -305,7 +305,7 @@ func FuzzReadTariff(f *testing.F) {
 			if _, err := tariff.Reserve(r, costs); err != nil && !errors.As(err, &field) {
 				t.Errorf("Reserve() = %v, want a FieldError", err)
 			}
-			if err := tariff.Settle(r, &limiter.Usage{InputTokens: 7, OutputTokens: limiter.MaxAmount, Images: 3, Final: true}, costs, costs); err != nil && !errors.As(err, &field) {
+			if _, err := tariff.Settle(r, &limiter.Usage{InputTokens: 7, OutputTokens: limiter.MaxAmount, Images: 3, Final: true}, costs, costs); err != nil && !errors.As(err, &field) {
 				t.Errorf("Settle() = %v, want a FieldError", err)
 			}
 			for _, n := range costs {
@@ -327,7 +327,7 @@ func TestTariffDoesNotAllocate(t *testing.T) {
 		if granted, err := tariff.Reserve(r, costs); err != nil || granted != 700 {
 			t.Fatalf("Reserve() = %d, %v, want the default output", granted, err)
 		}
-		if err := tariff.Settle(r, u, costs, used); err != nil {
+		if _, err := tariff.Settle(r, u, costs, used); err != nil {
 			t.Fatalf("Settle() = %v", err)
 		}
 	}); allocs != 0 {

@@ -20,10 +20,10 @@ import (
 // envPrefix is the prefix of bucketring's environment variables.
 const envPrefix = "BUCKETRING_"
 
-// childEnv is set for children. A child that starts a cluster is a program that was
+// ChildEnv is set for children. A child that starts a cluster is a program that was
 // given as the binary but does not implement serve, such as a test binary, and would
 // start itself without end.
-const childEnv = envPrefix + "BENCH_CHILD"
+const ChildEnv = envPrefix + "BENCH_CHILD"
 
 var (
 	errStopped   = errors.New("the cluster is stopped")
@@ -66,7 +66,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if os.Getenv(childEnv) != "" {
+	if os.Getenv(ChildEnv) != "" {
 		return nil, errors.New("a node cannot start a cluster: the binary must be bucketring, or implement its serve command")
 	}
 	o, err := o.withDefaults()
@@ -246,7 +246,7 @@ func (c *Cluster) args(n *node, peers []*node) []string {
 // and with more.
 func environment(more []string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, envPrefix) })
-	return append(append(env, more...), childEnv+"=1")
+	return append(append(env, more...), ChildEnv+"=1")
 }
 
 // exited records that a child has ended.

@@ -12,7 +12,6 @@ import (
 	_ "image/png" // screenshots
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,6 +24,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/bucketring/bucketring/internal/browsertest"
 )
 
 // TestBrowser opens reports and pictures in Chromium, light and dark: nothing
@@ -32,14 +33,7 @@ import (
 // stick out of the page, and the picture must not be empty. BUCKETRING_SHOTS
 // names a folder that keeps the screenshots.
 func TestBrowser(t *testing.T) {
-	browser, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatalf("Debian's package chromium is needed: %v", err)
-	}
-	shots := os.Getenv("BUCKETRING_SHOTS")
-	if shots == "" {
-		shots = t.TempDir()
-	}
+	shots := browsertest.Shots(t)
 	files := t.TempDir()
 	write := func(name string, f func(*bytes.Buffer) error) string {
 		var b bytes.Buffer
@@ -61,23 +55,7 @@ func TestBrowser(t *testing.T) {
 		write("admitted.svg", func(b *bytes.Buffer) error { return SVG(b, versus, AdmittedPicture) }),
 	}
 
-	allocator, stop := chromedp.NewExecAllocator(t.Context(), append(
-		chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.DisableGPU, // it may run as root, on a machine without a screen
-		chromedp.UserDataDir(t.TempDir()),
-	)...)
-	defer stop()
-	ctx, closeBrowser := chromedp.NewContext(allocator)
-	defer func() {
-		// Waits for the process, so that no goroutine of it is left.
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Errorf("close the browser: %v", err)
-		}
-		closeBrowser()
-	}()
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start %s: %v", browser, err)
-	}
+	ctx := browsertest.Start(t)
 	for _, page := range pages {
 		for _, scheme := range []string{"light", "dark"} {
 			for _, width := range []int64{1200, 390} {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/auth"
 	"github.com/bucketring/bucketring/internal/filewatch"
+	"github.com/bucketring/bucketring/internal/yamldoc"
 )
 
 func newAuth(s *streams) *cobra.Command {
@@ -129,11 +130,8 @@ Exits with 1 if there are problems.`,
 		Args: exactArgs("FILE"),
 	}
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		files, err := filewatch.Read(args[0])
-		if err != nil {
-			return errorWithHint(err, "")
-		}
-		callers, err := auth.Parse(files, nil)
+		files, unread := filewatch.Read(args[0])
+		callers, err := filewatch.Parse(files, unread, func(files []yamldoc.File) (*auth.Callers, error) { return auth.Parse(files, nil) })
 		if err != nil {
 			return errorWithHint(err, "")
 		}

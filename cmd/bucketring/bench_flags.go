@@ -133,7 +133,7 @@ func (b *benchFlags) resolve(cmd *cobra.Command, s *streams) error {
 		return usageError(cmd, fmt.Errorf("--local: must be 1 or more, got %d", o.LocalNodes), "")
 	case o.LocalNodes == 0 && o.Target == "":
 		if len(b.servers) == 0 {
-			b.servers = []string{s.flagOrEnv("", "BUCKETRING_SERVER", defaultServer)}
+			b.servers = []string{s.flagOrEnv("", envServer, defaultServer)}
 		}
 		o.Target = "client:" + strings.Join(b.servers, ",")
 	}

@@ -102,7 +102,7 @@ func (c *apiCall) postMayWait(cmd *cobra.Command, path string) error {
 
 // do sends a request to the API and prints the answer, as JSON or with printTable.
 func (c *apiCall) do(cmd *cobra.Command, method, target string, text []byte, printTable func(*remoteService, *responseRecorder)) error {
-	server := c.streams.flagOrEnv(c.server, "BUCKETRING_SERVER", defaultServer)
+	server := c.streams.flagOrEnv(c.server, envServer, defaultServer)
 	token, err := c.token.source(cmd, c.streams)
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 
 func main() {
 	s := newStreams(os.Stdout, os.Stderr, os.LookupEnv)
+	s.environ = os.Environ()
 	root := newRoot(s)
 	args := os.Args[1:]
 	root.SetArgs(args)

@@ -35,8 +35,9 @@ X-Mock-Disconnect-After: 10, X-Mock-Error-After: 10, X-Mock-Usage: none, and
 X-Mock-Label, which is recorded in the ledger.
 
 GET /mock/ledger returns the tokens that were actually read and generated, per caller
-and per call, including interrupted calls. ?caller= and ?label= select calls,
-?totals=only leaves out the list of calls, and DELETE /mock/ledger clears it.`,
+and per call, including interrupted calls. Of a caller's API key it has the beginning of
+the hash. ?caller= and ?label= select calls, ?totals=only leaves out the list of calls,
+and DELETE /mock/ledger clears it.`,
 		Example: `  bucketring mock-llm
   bucketring mock-llm --listen 127.0.0.1:9000 --ttft 200ms --speed 40 --output 50-400
   bucketring mock-llm --fail 429=2%,503=3% --stall 1%@2s --disconnect 1% --seed 7

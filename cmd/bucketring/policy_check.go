@@ -148,17 +148,11 @@ func (s *streams) problemsError(path string, problems policy.Problems) error {
 
 // checkEnvoy is [streams.checkPolicy] for rules of Envoy's rate limit service.
 func (s *streams) checkEnvoy(path string, asJSON bool) (result any, err error) {
-	var unread, problems envoyrules.Problems
-	files, err := filewatch.ReadAll(path)
-	if err != nil && !errors.As(err, &unread) {
-		return nil, err
-	}
-	rules, err := envoyrules.ParseFiles(files)
+	var problems envoyrules.Problems
+	files, unread := filewatch.ReadAll(path)
+	rules, err := filewatch.Parse(files, unread, envoyrules.ParseFiles)
 	if err != nil && !errors.As(err, &problems) {
 		return nil, err
-	}
-	if problems = append(unread, problems...); problems != nil {
-		rules, err = nil, problems
 	}
 	switch {
 	case asJSON:

@@ -42,6 +42,7 @@ guessed from its hash. A line end after the API key is ignored.`,
 	}
 	owner := cmd.Flags().String("key", "", "key that calls with the API key are charged to, such as acme/alice")
 	tier := cmd.Flags().String("tier", "", "tier of the key; empty means the tier that the policy assigns")
+	output := addFormat(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *owner != "" {
 			if err := limiter.ValidateKey(*owner); err != nil {
@@ -51,6 +52,13 @@ guessed from its hash. A line end after the API key is ignored.`,
 		apiKey, err := readAPIKey(cmd.InOrStdin())
 		if err != nil {
 			return usageError(cmd, err, "openssl rand -hex 32 | "+cmd.CommandPath())
+		}
+		if *output == formatJSON {
+			return s.writeJSON(struct {
+				Hash string `json:"hash"`
+				Key  string `json:"key,omitempty"`
+				Tier string `json:"tier,omitempty"`
+			}{policy.HashAPIKey(apiKey), *owner, *tier})
 		}
 		entry := fmt.Sprintf("hash: %q", policy.HashAPIKey(apiKey))
 		if *owner != "" {

@@ -76,7 +76,9 @@ see --proxy-listen of "bucketring serve".`,
 		if err != nil {
 			return usageError(cmd, err, proxyHint(c))
 		}
-		return s.runProxy(cmd.Context(), c, s.logger(c.LogFormat, c.LogLevel))
+		log := s.logger(c.LogFormat, c.LogLevel)
+		s.warnEnvironment(log)
+		return s.runProxy(cmd.Context(), c, log)
 	}
 	return cmd
 }

@@ -28,6 +28,7 @@ error is a line of JSON on standard error: {"error": CODE, "message": TEXT, "hin
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	})
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return s.checkEnvironment(cmd) }
 	root.Version = versionLine(buildinfo.Read())
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetHelpCommand(newHelp())

@@ -68,6 +68,7 @@ To listen on other than loopback addresses, --http, --grpc and --resp need --tls
 			return err
 		}
 		log := s.logger(c.LogFormat, c.LogLevel)
+		s.warnEnvironment(log)
 		return s.runNode(cmd.Context(), c, log, func(n *node.Node) {
 			if s.errTTY && c.LogFormat != "json" {
 				s.notef("%s", urls(n))

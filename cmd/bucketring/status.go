@@ -23,6 +23,7 @@ import (
 	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/journal"
 	"github.com/bucketring/bucketring/internal/node"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/internal/tokenfile"
 )
 
@@ -261,7 +262,7 @@ func (s *streams) linkState(m node.MemberStatus) string {
 // warnings describes the problems that a status shows.
 func warnings(n *node.Status, now time.Time) (list []string) {
 	c := &n.Cluster
-	add := func(format string, args ...any) { list = append(list, oneLine(fmt.Sprintf(format, args...))) }
+	add := func(format string, args ...any) { list = append(list, text.OneLine(fmt.Sprintf(format, args...))) }
 	if c.Fenced {
 		add("this node is fenced: another node with the name %s started later and decides instead. Stop one of them; if that is the newer one, start this one again", n.Name)
 	}
@@ -298,10 +299,7 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 	for _, p := range n.Problems() {
 		add("%s", p)
 	}
-	for _, d := range c.Departed {
-		if slices.ContainsFunc(c.Members, func(m node.MemberStatus) bool { return m.Name == d.Name }) {
-			continue // it rejoined
-		}
+	for _, d := range c.Gone() {
 		counts := ""
 		if d.Fate == "crashed" {
 			counts = fmt.Sprintf(", and stays in the roster of %d members until it is forgotten", c.Roster)
@@ -325,10 +323,6 @@ func warnings(n *node.Status, now time.Time) (list []string) {
 	}
 	return list
 }
-
-// oneLine replaces line breaks and what is around them by a space. Errors of databases and of
-// several addresses have such.
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // policyGroups lists which members have which digest.
 func policyGroups(list []node.DigestGroup) string {

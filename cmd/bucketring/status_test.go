@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/bucketring/bucketring/internal/node"
 	"github.com/bucketring/bucketring/internal/tlsfiles"
 	"github.com/bucketring/bucketring/internal/usagelog"
+	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/admin"
 	"github.com/bucketring/bucketring/rpc/httpapi"
@@ -26,9 +28,14 @@ import (
 func TestStatusShowsWarnings(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	const one, two = cluster.ID(0x11), cluster.ID(0x22)
+	badPolicy := fmt.Errorf("reload policy: %w", policy.Problems{
+		{File: "policy.yaml", Line: 2, Column: 3, Message: "no", Excerpt: "  no: ^", Caret: 2},
+		{File: "policy.yaml", Line: 4, Column: 1, Message: "nor this"},
+		{File: "policy.yaml", Line: 5, Column: 1, Message: "nor that", Excerpt: "that", Caret: 0},
+	})
 	status := &node.Status{
 		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75, RefusedInMinute: 2400,
-		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: "reload policy:\n\tpolicy.yaml:2:3: no"}},
+		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: badPolicy.Error()}},
 		Auth:   &auth.Status{Status: filewatch.Status{LastError: "reload callers: auth.yaml:4:3: no"}},
 		TLS: &node.TLSStatus{Files: []tlsfiles.Status{
 			{Name: "node", Problem: "n1.crt and n1.key are not a certificate and its key"}, {Name: "envoy"},
@@ -56,7 +63,8 @@ func TestStatusShowsWarnings(t *testing.T) {
 			Fencing: []node.MemberStatus{{Name: "n2", Gossip: "10.0.0.9:6472"}},
 			Departed: []node.Departure{
 				{Name: "n6", Fate: "left", At: now.Add(-90 * time.Second)},
-				{Name: "n1", Fate: "crashed", At: now.Add(-time.Minute)}, // and rejoined
+				{Name: "n1", Fate: "crashed", At: now.Add(-time.Minute)},     // and rejoined
+				{Name: "n7", Fate: "crashed", At: now.Add(-9 * time.Minute)}, // and again
 				{Name: "n7", Fate: "crashed", At: now.Add(-3 * time.Second)},
 			},
 			PolicySkew: []node.DigestGroup{{Digest: one, Members: []string{"n1", "n3"}}, {Digest: two, Members: []string{"n2"}}},
@@ -89,7 +97,7 @@ INTERACTIVE  STANDARD  BATCH  LONGEST WAIT  LIMIT               OWNER
 ! fenced: n2 at 10.0.0.9:6472 lost its name to a node that started later. Stop one of them
 ! policies differ: 0000000000000011 on n1, n3; 0000000000000022 on n2
 ! rules for Envoy differ: 0000000000000022 on n2; 0000000000000011 on n4
-! the policy files cannot be used, so the previous policy stays in force: reload policy: policy.yaml:2:3: no
+! the policy files cannot be used, so the previous policy stays in force: reload policy: policy.yaml:2:3: no; policy.yaml:4:1: nor this; policy.yaml:5:1: nor that
 ! this node is overloaded: it refused 2,400 new calls in the last minute
 ! n3 answers too slowly: this node refused 31 calls for its keys in the last minute
 ! no copies and no votes go to n3: n3 speaks protocol 2 only

@@ -26,6 +26,7 @@ type streams struct {
 	height         func() int // rows of the terminal at out; 0: unknown
 	width          func() int // its columns; 0: unknown
 	lookupEnv      func(string) (string, bool)
+	environ        []string // as of [os.Environ], to find misspelled variables
 }
 
 func newStreams(out, err *os.File, lookupEnv func(string) (string, bool)) *streams {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/internal/tokenfile"
 )
 
@@ -79,11 +80,11 @@ const tokenHint = "--token-file FILE, with a token that has the scope and the ro
 
 // refusedError returns the error of an HTTP answer that refuses the credentials, or nil if
 // the answer is another one.
-func refusedError(target string, resp *http.Response, text []byte) error {
+func refusedError(target string, resp *http.Response, body []byte) error {
 	switch resp.StatusCode {
 	case http.StatusBadRequest:
-		if said := string(text); strings.Contains(said, "needs TLS") || strings.Contains(said, "HTTP request to an HTTPS server") {
-			return errorWithHint(errors.New(target+": "+oneLine(said)), "--tls --tls-ca-file FILE, or --http https://"+target)
+		if said := string(body); strings.Contains(said, "needs TLS") || strings.Contains(said, "HTTP request to an HTTPS server") {
+			return errorWithHint(errors.New(target+": "+text.OneLine(said)), "--tls --tls-ca-file FILE, or --http https://"+target)
 		}
 		return nil
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
@@ -91,7 +92,7 @@ func refusedError(target string, resp *http.Response, text []byte) error {
 		return nil
 	}
 	var problem struct{ Message string }
-	if json.Unmarshal(text, &problem) != nil || problem.Message == "" {
+	if json.Unmarshal(body, &problem) != nil || problem.Message == "" {
 		return nil
 	}
 	return errorWithHint(errors.New(target+": "+problem.Message), tokenHint)

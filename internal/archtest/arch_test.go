@@ -86,7 +86,7 @@ var allowedImports = map[string][]string{
 	"limiter/policy":                 {"limiter", "internal/yamldoc", "internal/nearest", "internal/secret"},
 	"limiter/fallback":               {"limiter"},
 	"limiter/line":                   {"limiter"},
-	"limiter":                        {"limiter/hotkeys", "limiter/slice"},
+	"limiter":                        {"internal/nearest", "limiter/hotkeys", "limiter/slice"},
 	"limiter/hotkeys":                {},
 	"limiter/slice":                  {},
 
@@ -129,15 +129,16 @@ var allowedImports = map[string][]string{
 	"internal/trace":        {},
 	"internal/tracing":      {},
 	"internal/yamldoc":      {"internal/nearest"},
-	"internal/mockllm":      {},
+	"internal/mockllm":      {"internal/secret"},
 
 	"internal/certs":    {},
 	"internal/tlsfiles": {"internal/tlserror"},
 	"internal/tlserror": {},
 
 	// Only tests import these.
-	"internal/oracle": {"limiter"},
-	"internal/pgtest": {"internal/waittest"},
+	"internal/browsertest": {},
+	"internal/oracle":      {"limiter"},
+	"internal/pgtest":      {"internal/waittest"},
 }
 
 // sharedLeaves may be imported by every package.

@@ -12,6 +12,7 @@ package filewatch
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,6 +39,21 @@ func ReadAll(path string) ([]yamldoc.File, error) { return readWhole(path, true,
 // [yamldoc.MaxFileBytes].
 func ReadLarge(path string) ([]yamldoc.File, error) {
 	return readWhole(path, false, yamldoc.MaxFileBytes)
+}
+
+// Parse parses what [Read] returned. Problems of the files that are read come with those of
+// the files that are not.
+func Parse[T any](files []yamldoc.File, unread error, parse func([]yamldoc.File) (*T, error)) (*T, error) {
+	if unread == nil {
+		return parse(files)
+	}
+	var problems, more yamldoc.Problems
+	if len(files) > 0 && errors.As(unread, &problems) {
+		if _, err := parse(files); errors.As(err, &more) {
+			return nil, append(problems, more...)
+		}
+	}
+	return nil, unread
 }
 
 // maxTotal bounds the bytes of all files of a directory.

@@ -68,7 +68,7 @@ type Loader[T any] struct {
 	}
 }
 
-// attempt is what a load read: the digest of the files, or the error.
+// attempt is what a load read: the digest of the files, and the error of reading them.
 type attempt struct {
 	digest [sha256.Size]byte
 	err    string
@@ -89,16 +89,14 @@ func Load[T any](o Options[T]) (*Loader[T], error) {
 		l.readFiles = ReadLarge
 	}
 	l.mu.status.Path = o.Path
-	files, err := l.read()
-	if err == nil {
-		l.loading.attempt.digest = digest(files)
-		var v *T
-		if v, err = o.Parse(files); err == nil {
-			l.succeed(v)
-			return l, nil
-		}
+	files, unread := l.read()
+	v, err := Parse(files, unread, o.Parse)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", o.What, err)
 	}
-	return nil, fmt.Errorf("load %s: %w", o.What, err)
+	l.loading.attempt.digest = digest(files)
+	l.succeed(v)
+	return l, nil
 }
 
 func (l *Loader[T]) read() ([]yamldoc.File, error) {
@@ -132,21 +130,16 @@ func (l *Loader[T]) load(force bool) (bool, error) {
 	}
 	l.loading.Lock()
 	defer l.loading.Unlock()
-	files, err := l.read()
-	var now attempt
-	if err != nil {
-		now.err = err.Error()
-	} else {
-		now.digest = digest(files)
+	files, unread := l.read()
+	now := attempt{digest: digest(files)}
+	if unread != nil {
+		now.err = unread.Error()
 	}
 	if now == l.loading.attempt && !force {
 		return false, nil
 	}
 	l.loading.attempt = now
-	var v *T
-	if err == nil {
-		v, err = l.options.Parse(files)
-	}
+	v, err := Parse(files, unread, l.options.Parse)
 	if err != nil {
 		err = fmt.Errorf("reload %s: %w", l.options.What, err)
 		l.fail(err)

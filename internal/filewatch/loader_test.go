@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -54,6 +55,51 @@ func TestLoadSkipsUnchangedFiles(t *testing.T) {
 	}
 	if st, v := l.Status(); st.Reloads != 1 || st.Failures != 1 || *v != "good" {
 		t.Errorf("Status = %+v with %q, want 1 reload, 1 failure and the good text", st, *v)
+	}
+}
+
+// TestUnreadFilesHideNoProblems: the problems of the files that are read come with those of the
+// files that are not, at the first load and at later ones.
+func TestUnreadFilesHideNoProblems(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parse := func(files []yamldoc.File) (*string, error) {
+		text := string(files[0].Source)
+		if text != "good" {
+			return nil, yamldoc.Problems{{File: "a.yaml", Line: 1, Column: 1, Message: "is " + text}}
+		}
+		return &text, nil
+	}
+	const unread = "b.yml: is not read"
+	write("a.yaml", "bad")
+	write("b.yml", "")
+	o := Options[string]{Path: dir, What: "text", Parse: parse}
+	if _, err := Load(o); err == nil || !strings.Contains(err.Error(), unread) || !strings.Contains(err.Error(), "a.yaml:1:1: is bad") {
+		t.Errorf("Load() = %v, want both problems", err)
+	}
+	write("a.yaml", "good")
+	if _, err := Load(o); err == nil || !strings.Contains(err.Error(), unread) {
+		t.Errorf("Load() = %v, want the file that is not read", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "b.yml")); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Load(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("b.yml", "")
+	for _, text := range []string{"bad", "worse"} {
+		write("a.yaml", text)
+		loaded, err := l.load(false)
+		if !loaded || err == nil || !strings.Contains(err.Error(), unread) || !strings.Contains(err.Error(), "is "+text) {
+			t.Errorf("load of %s = %t, %v, want both problems", text, loaded, err)
+		}
 	}
 }
 

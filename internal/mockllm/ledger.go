@@ -26,7 +26,7 @@ const (
 type Entry struct {
 	Number          int64  `json:"number"` // from 1, in order of arrival
 	ID              string `json:"id"`     // of the response
-	Caller          string `json:"caller"`
+	Caller          string `json:"caller"` // of a key the beginning of its hash
 	Label           string `json:"label,omitempty"`
 	Endpoint        string `json:"endpoint"`
 	Model           string `json:"model"`

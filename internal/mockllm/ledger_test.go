@@ -3,9 +3,11 @@
 package mockllm
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/bucketring/bucketring/internal/secret"
 	"github.com/bucketring/bucketring/internal/waittest"
 )
 
@@ -49,7 +52,7 @@ func TestDisconnectStopsGeneration(t *testing.T) {
 	})
 	leave()
 	e := s.entries()[0]
-	if e.Outcome != Disconnected || e.Generated != 7 || e.Written != 7 || e.Caller != "alice" || e.Label != "leaver" || e.UnboundedOutput != 100 {
+	if e.Outcome != Disconnected || e.Generated != 7 || e.Written != 7 || e.Caller != alice || e.Label != "leaver" || e.UnboundedOutput != 100 {
 		t.Errorf("the ledger has %+v, want disconnected with 7 generated and written", e)
 	}
 }
@@ -105,6 +108,34 @@ func TestLedgerOverHTTP(t *testing.T) {
 	}
 }
 
+// alice is what the ledger has of the key alice.
+const alice = "sha256:2bd806c97f0e"
+
+// TestLedgerHasNoKeys: who reads the ledger learns no API key.
+func TestLedgerHasNoKeys(t *testing.T) {
+	const key = "sk-1234567890abcdef"
+	for _, header := range []string{"", "authorization", "X-API-Key"} {
+		s := start(t, Options{CallerHeader: header})
+		for _, headers := range [][]string{{"Authorization", "Bearer " + key, "X-Api-Key", key}, {"Authorization", "", "X-Api-Key", key}} {
+			s.ask("/v1/chat/completions", chatBody, headers...)
+			s.idle()
+		}
+		response, err := s.client.Get(s.url + "/mock/ledger")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		if err != nil || bytes.Contains(text, []byte(key[3:])) {
+			t.Errorf("with caller header %q the ledger has the key: %s, %v", header, text, err)
+		}
+		caller := secret.Of(key).String()[:len(alice)]
+		if got := s.Ledger().Totals(); len(got) != 1 || got[caller].Calls != 2 {
+			t.Errorf("with caller header %q totals are %+v, want 2 calls of %s", header, got, caller)
+		}
+	}
+}
+
 func TestLedgerKeepsTheLatest(t *testing.T) {
 	s := start(t, Options{LedgerSize: 2})
 	for i := range 5 {
@@ -118,7 +149,7 @@ func TestLedgerKeepsTheLatest(t *testing.T) {
 	if diff := cmp.Diff([]string{"3", "4"}, labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
-	if got := s.Ledger().Totals()["alice"]; got.Calls != 5 || got.Generated != 5 {
+	if got := s.Ledger().Totals()[alice]; got.Calls != 5 || got.Generated != 5 {
 		t.Errorf("totals are %+v, want 5 calls", got)
 	}
 }

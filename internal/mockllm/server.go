@@ -3,6 +3,7 @@
 package mockllm
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bucketring/bucketring/internal/secret"
 )
 
 // Server is a mock model server. It implements [http.Handler] and is safe for
@@ -57,16 +60,25 @@ func (s *Server) Ledger() *Ledger { return s.ledger }
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// caller returns the caller in the headers of a request.
+// caller returns the caller in the headers of a request. Of a key it is the beginning of its
+// hash, because anybody may read the ledger.
 func (s *Server) caller(h http.Header) string {
-	if name := s.options.CallerHeader; name != "" && !strings.EqualFold(name, "Authorization") {
-		return h.Get(name)
+	name := cmp.Or(s.options.CallerHeader, "Authorization")
+	key := h.Get(name)
+	switch {
+	case strings.EqualFold(name, "Authorization"):
+		key = cmp.Or(strings.TrimPrefix(key, "Bearer "), h.Get("X-Api-Key"))
+	case !strings.EqualFold(name, "X-Api-Key"):
+		return key
 	}
-	if a := h.Get("Authorization"); a != "" {
-		return strings.TrimPrefix(a, "Bearer ")
+	if key == "" {
+		return ""
 	}
-	return h.Get("X-Api-Key")
+	return secret.Of(key).String()[:len(secret.Prefix)+shownDigits]
 }
+
+// shownDigits is how many digits of the hash of a key the ledger has.
+const shownDigits = 12
 
 // read parses the body of a request. If it is invalid, read returns the status of the
 // response and the problem.

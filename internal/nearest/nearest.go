@@ -40,6 +40,28 @@ func Hint(word string, candidates []string) string {
 	return "; known are " + strings.Join(candidates, ", ")
 }
 
+// OneEdit reports whether two words differ by at most one edit, ignoring the case of ASCII
+// letters. It allocates nothing.
+func OneEdit(a, b string) bool {
+	for len(a) > 0 && len(b) > 0 && lower(a[0]) == lower(b[0]) {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && lower(a[len(a)-1]) == lower(b[len(b)-1]) {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	if len(a) == 2 && len(b) == 2 {
+		return lower(a[0]) == lower(b[1]) && lower(a[1]) == lower(b[0])
+	}
+	return len(a) <= 1 && len(b) <= 1
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
 // Distance returns the edit distance of two strings, in bytes: the number of
 // insertions, deletions, substitutions and swaps of neighbours.
 func Distance(a, b string) int {

@@ -21,6 +21,20 @@ func TestWord(t *testing.T) {
 	}
 }
 
+func TestOneEdit(t *testing.T) {
+	word := rapid.StringMatching(`[abAB]{0,6}`)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := word.Draw(t, "a"), word.Draw(t, "b")
+		if got, want := OneEdit(a, b), Distance(strings.ToLower(a), strings.ToLower(b)) <= 1; got != want {
+			t.Fatalf("OneEdit(%q, %q) = %v, want %v", a, b, got, want)
+		}
+	})
+	near := false
+	if n := testing.AllocsPerRun(100, func() { near = OneEdit("Input_token", "input_tokens") }); n != 0 || !near {
+		t.Errorf("OneEdit = %t allocates %v times, want true and 0", near, n)
+	}
+}
+
 func TestDistanceIsAMetric(t *testing.T) {
 	word := rapid.StringMatching(`[abc]{0,8}`)
 	rapid.Check(t, func(t *rapid.T) {

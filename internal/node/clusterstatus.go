@@ -76,12 +76,24 @@ type ReplicationLink struct {
 	Problem   string `json:"problem,omitempty"` // why it is not connected
 }
 
-// Departure is a member that departed and is not forgotten.
+// Departure is a boot of a member that departed and is not forgotten.
 type Departure struct {
 	Name string     `json:"name"`
 	Boot cluster.ID `json:"boot"`
 	Fate string     `json:"fate"` // left or crashed
 	At   time.Time  `json:"at"`
+}
+
+// Gone returns the latest departure of each member that has not rejoined, oldest first.
+func (c *ClusterStatus) Gone() (list []Departure) {
+	for i, d := range c.Departed {
+		later := slices.ContainsFunc(c.Departed[i+1:], func(o Departure) bool { return o.Name == d.Name })
+		rejoined := slices.ContainsFunc(c.Members, func(m MemberStatus) bool { return m.Name == d.Name })
+		if !later && !rejoined {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // DigestGroup lists the members that have the same policy, or the same rules of

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/bucketring/bucketring/internal/amount"
+	"github.com/bucketring/bucketring/internal/text"
 )
 
 // Problem is a sentence about what needs attention, and why. Why may be empty.
@@ -24,7 +25,7 @@ func (p Problem) String() string {
 func (s *Status) Problems() (list []Problem) {
 	add := func(is bool, why, format string, args ...any) {
 		if is {
-			list = append(list, Problem{fmt.Sprintf(format, args...), why})
+			list = append(list, Problem{fmt.Sprintf(format, args...), text.OneLine(why)})
 		}
 	}
 	for _, u := range s.Cluster.Unvouched {

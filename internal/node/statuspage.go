@@ -56,6 +56,11 @@ func pageCluster(c ClusterStatus) statuspage.Cluster {
 	for _, d := range c.Departed {
 		page.Departed = append(page.Departed, statuspage.Departure{Name: d.Name, Boot: d.Boot.String(), Fate: d.Fate, At: d.At})
 	}
+	for _, d := range c.Gone() {
+		if d.Fate == "crashed" {
+			page.Crashed = append(page.Crashed, d.Name)
+		}
+	}
 	page.Skew, page.EnvoySkew = pageGroups(c.PolicySkew), pageGroups(c.EnvoySkew)
 	for _, k := range c.Keys {
 		page.Keys = append(page.Keys, k.String())

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"github.com/bucketring/bucketring/internal/browsertest"
 	"github.com/bucketring/bucketring/internal/config"
 )
 
@@ -32,14 +32,7 @@ import (
 // out of the page, and a lookup must charge nothing. BUCKETRING_SHOTS names a folder that keeps
 // the screenshots.
 func TestStatusPageInBrowser(t *testing.T) {
-	browser, err := exec.LookPath("chromium")
-	if err != nil {
-		t.Fatalf("Debian's package chromium is needed: %v", err)
-	}
-	shots := os.Getenv("BUCKETRING_SHOTS")
-	if shots == "" {
-		shots = t.TempDir()
-	}
+	shots := browsertest.Shots(t)
 	nodes := startCluster(t, 2, nil)
 	agree(t, nodes...)
 	n := nodes[0]
@@ -51,23 +44,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 		_ = resp.Body.Close()
 	}
 
-	allocator, stop := chromedp.NewExecAllocator(t.Context(), append(
-		chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(browser), chromedp.NoSandbox, chromedp.DisableGPU, // it may run as root, on a machine without a screen
-		chromedp.UserDataDir(t.TempDir()),
-	)...)
-	defer stop()
-	ctx, closeBrowser := chromedp.NewContext(allocator)
-	defer func() {
-		// Waits for the process, so that no goroutine of it is left.
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Errorf("close the browser: %v", err)
-		}
-		closeBrowser()
-	}()
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start %s: %v", browser, err)
-	}
+	ctx := browsertest.Start(t)
 	for _, scheme := range []string{"light", "dark"} {
 		for _, width := range []int64{1200, 400} {
 			name := fmt.Sprintf("status-%s-%d", scheme, width)

@@ -55,6 +55,9 @@ type Reader struct {
 
 	// Synonyms are keys that people write for known ones, which problems then suggest.
 	Synonyms map[string]string
+	// Misplaced says where a key belongs that is not in the known ones of a mapping, such as
+	// "beside it"; "": nowhere. Nil: no key belongs elsewhere.
+	Misplaced func(name string, known []string) string
 }
 
 // A Node is a YAML node and its file. The zero Node is absent.
@@ -62,7 +65,7 @@ type Node struct {
 	node     *yaml.Node
 	file     *file
 	redacted bool // no message repeats the text of this node and those below
-	guessed  bool // no problem of this node and those below is reported, see Reader.UnknownKey
+	guessed  bool // no problem of this node and those below is reported, see Reader.unknownKey
 }
 
 type file struct {
@@ -88,7 +91,7 @@ func (f *file) line(n int) (text string, shown bool) {
 	return f.lines[n-1], f.redacted == nil || !f.redacted[n-1]
 }
 
-// Guessed reports whether n is the value of a key that [Reader.UnknownKey] guessed, or
+// Guessed reports whether n is the value of a key that Reader.unknownKey guessed, or
 // below it.
 func (n Node) Guessed() bool { return n.guessed }
 
@@ -438,7 +441,7 @@ func (r *Reader) Items(n Node, what string) []Node {
 
 // Fields returns the pairs of a mapping in order, with merge keys (<<) applied. A
 // repeated key is a problem; so is a key that is not in known, unless known is nil. A key
-// that is nearly a known one is read as that one, see [Reader.UnknownKey].
+// that is nearly a known one is read as that one, see Reader.unknownKey.
 func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	n = n.resolved()
 	if n.node == nil || n.node.Kind != yaml.MappingNode {
@@ -464,7 +467,7 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 		}
 		seen[name] = key
 		if known != nil && !slices.Contains(known, name) {
-			if f, near := r.UnknownKey(Field{name, key, value}, what, known); near {
+			if f, near := r.unknownKey(Field{name, key, value}, what, known); near {
 				guessed = append(guessed, f)
 			}
 			continue
@@ -491,10 +494,16 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 // maxListed bounds the known keys that a message lists.
 const maxListed = 12
 
-// UnknownKey reports the key of a field that is not in known. If it is nearly one of them,
+// unknownKey reports the key of a field that is not in known. If it is nearly one of them,
 // it returns the field with that name and near: whoever reads it then does not miss the field,
 // and problems of its value are not reported, since it was only guessed.
-func (r *Reader) UnknownKey(f Field, what string, known []string) (guess Field, near bool) {
+func (r *Reader) unknownKey(f Field, what string, known []string) (guess Field, near bool) {
+	if r.Misplaced != nil {
+		if where := r.Misplaced(f.Name, known); where != "" {
+			r.Problem(f.Key, "unknown key %s in %s: it belongs %s", f.Key.quoted(f.Name), what, where)
+			return Field{}, false
+		}
+	}
 	name := r.Synonyms[f.Name]
 	if !slices.Contains(known, name) {
 		name = nearest.Word(f.Name, known)

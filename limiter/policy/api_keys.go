@@ -82,7 +82,10 @@ func (e *rowsEdit) apiKeyRow(k APIKey, hashAt, keyAt, tierAt Place) {
 	}
 	if k.Tier != "" {
 		var defined bool
-		if entry.tier, defined = e.tier(k.Tier); !defined {
+		if entry.tier, defined = e.tier(k.Tier); !defined && e.p.unread {
+			return
+		}
+		if !defined {
 			near := ""
 			if nameSyntax.MatchString(k.Tier) {
 				near = e.p.nearestTier(k.Tier)

@@ -110,9 +110,7 @@ func (e *Edit) Policy() (*Policy, error) {
 	if e.base != nil {
 		policy = e.draft
 	}
-	if policy != nil {
-		e.rows.finish(policy)
-	}
+	e.rows.finish(policy)
 	if err := e.rows.p.r.Err(); err != nil {
 		return nil, err
 	}
@@ -246,6 +244,9 @@ func (e *rowsEdit) assignRow(key, tier string, keyAt, tierAt Place) {
 		return
 	}
 	id, ok := e.tier(tier)
+	if !ok && e.p.unread {
+		return
+	}
 	if !ok {
 		e.problem(tierAt, e.p.nearestTier(tier), "tier %q of key %q is not defined", tier, key)
 		return
@@ -305,9 +306,7 @@ func (e *rowsEdit) finish(policy *Policy) {
 		e.finished = true
 		e.finishPatterns()
 		r.assign, r.apiKeys = e.assign.done(), e.apiKeys.done()
-		if !e.p.broken { // else limits may be missing
-			e.finishOverrides(policy)
-		}
+		e.finishOverrides(policy)
 	}
 	policy.rows = *r
 }
@@ -315,7 +314,7 @@ func (e *rowsEdit) finish(policy *Policy) {
 // checkTiers reports the entries whose tiers are gone.
 func (e *rowsEdit) checkTiers() {
 	gone := func(id uint32) bool { return !e.defined[e.rows.tiers.list[id]] }
-	if len(e.defined) == len(e.rows.tiers.list) {
+	if e.p.unread || len(e.defined) == len(e.rows.tiers.list) {
 		return
 	}
 	e.assign.table.all(func(key string, a assigned) {

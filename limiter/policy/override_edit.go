@@ -212,6 +212,9 @@ func (e *rowsEdit) overridden(policy *Policy, v *overrideDef) (*tier, *limiter.L
 			}
 		}
 	}
+	if e.p.mayHave(v.Limit) {
+		return nil, nil
+	}
 	if t != nil {
 		names := make([]string, len(t.defs))
 		for i := range t.defs {
@@ -222,6 +225,9 @@ func (e *rowsEdit) overridden(policy *Policy, v *overrideDef) (*tier, *limiter.L
 	}
 	candidates := policy.limitsByName[v.Limit]
 	for i := range candidates {
+		if e.p.broken { // the tier of the key may be missing
+			break
+		}
 		if candidates[i].limit.Dimension != candidates[0].limit.Dimension {
 			e.problem(v.place.limit, "", "%s has no tier, and limits %s of tiers %s and %s are in different dimensions: assign a tier to it",
 				v.Key, v.Limit, candidates[0].tier, candidates[i].tier)

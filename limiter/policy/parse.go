@@ -5,6 +5,7 @@ package policy
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -41,9 +42,6 @@ func parseFiles(files []File, catalog *limiter.Catalog, most counts, pause func(
 	p.r.Pause = pause
 	defer p.r.Release()
 	draft := p.parseBase(files)
-	if draft == nil {
-		return nil, p.r.Err()
-	}
 	rows := newRowsEdit(p, rows{}, p.tierNames)
 	rows.retier(p.tierNames)
 	for _, s := range p.sections {
@@ -68,12 +66,11 @@ func newParser(most counts) *parser {
 }
 
 // parseBase reads all of the files but the sections with rows. It returns a policy without
-// rows for checks, compiled against a catalog of its own; nil if a file is not readable.
+// rows for checks, compiled against a catalog of its own.
 func (p *parser) parseBase(files []File) (draft *Policy) {
-	readable := true
 	for i, f := range files {
 		root, ok := p.r.Open(f.Name, f.Source)
-		readable = readable && ok
+		p.unread = p.unread || !ok
 		if i == 0 {
 			p.root = root
 		}
@@ -81,13 +78,12 @@ func (p *parser) parseBase(files []File) (draft *Policy) {
 			p.file(root)
 		}
 	}
-	if !readable {
-		return nil
-	}
 	if len(files) == 0 {
 		p.root, _ = p.r.Open("policy", nil)
 	}
-	p.checkReferences()
+	if !p.unread {
+		p.checkReferences()
+	}
 	// Compiling against a temporary catalog finds the remaining problems, so that a
 	// policy that cannot be used adds nothing to the real one.
 	draft = p.compile(limiter.NewCatalog())
@@ -116,7 +112,9 @@ type parser struct {
 	bounds        []rankedEntry[bool]
 	defaultOutput *int64
 	sections      []section // of rows, which are read last
-	broken        bool      // tiers may be missing because of problems
+	unread        bool      // a file is not readable, and may have what others refer to
+	broken        bool      // limits may be missing because of problems
+	unnamed       bool      // there may be limits that limitNames of tiers do not have
 
 	most         counts
 	combinations int // of models of limits, so far
@@ -168,6 +166,7 @@ func (p *parser) file(root yamldoc.Node) {
 		switch f.Name {
 		case "tiers":
 			p.wrongTiers = p.wrongTiers || !f.Value.IsMapping() && !f.Value.IsNull()
+			p.unnamed = p.unnamed || p.wrongTiers
 			p.parseTiers(f.Value)
 		case "default_tier":
 			if p.define(f.Key, "default_tier") {
@@ -297,6 +296,14 @@ func (p *parser) checkReferences() {
 		}
 	}
 	check(p.defaultTier)
+}
+
+// mayHave reports whether a limit with a name may be missing because of problems.
+func (p *parser) mayHave(limit string) bool {
+	return p.unread || p.unnamed || p.broken && slices.ContainsFunc(p.tiers, func(t *tierDef) bool {
+		_, named := t.limitNames[limit]
+		return named
+	})
 }
 
 func (p *parser) nearestTier(name string) string {

@@ -54,6 +54,7 @@ func (p *parser) parseTiers(n yamldoc.Node) {
 	for _, f := range p.r.Fields(n, "tiers", nil) {
 		name, ok := p.name(f.Key, "the name of a tier")
 		if !ok || !p.define(f.Key, tierKey(name)) {
+			p.unnamed = true
 			continue
 		}
 		if !p.room(f.Key, "tiers", len(p.tierNames), p.most.tiers) {
@@ -64,6 +65,7 @@ func (p *parser) parseTiers(n yamldoc.Node) {
 			p.r.Problem(f.Key, "tier %q is empty: write {} for a tier without limits", name)
 			continue
 		}
+		p.unnamed = p.unnamed || !f.Value.IsMapping()
 		t := &tierDef{name: name, at: f.Key, weight: 1, classes: usualClasses, limitNames: map[string]yamldoc.Node{}}
 		p.parseTier(t, p.r.Fields(f.Value, "tier "+name, tierKeys))
 		p.tiers = append(p.tiers, t)
@@ -262,9 +264,11 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 		d.at[f.Name] = f.Value
 	}
 	if !n.IsMapping() {
+		p.unnamed = true
 		return
 	}
 	ok := p.limitIdentity(t, &d, what)
+	p.unnamed = p.unnamed || d.Name == ""
 	if d.Name != "" {
 		what = "tier " + t.name + ", limit " + d.Name
 	}
@@ -334,8 +338,8 @@ func (p *parser) checkDimension(n yamldoc.Node, name string) bool {
 	if slices.Contains(shorthandKeys, name) {
 		return true
 	}
-	if near := nearest.Word(name, shorthandKeys); near != "" && nearest.Distance(name, near) == 1 {
-		p.r.Suggest(n, near, "dimension %q looks like a misspelled built-in one", name)
+	if like := limiter.Dimension(name).LikeBuiltin(); like != "" {
+		p.r.Suggest(n, string(like), "dimension %q looks like a misspelled built-in one", name)
 		return false
 	}
 	if len(name) > maxWord || !dimensionSyntax.MatchString(name) {

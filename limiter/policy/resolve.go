@@ -8,6 +8,7 @@ import (
 
 	"github.com/bucketring/bucketring/internal/keypath"
 	"github.com/bucketring/bucketring/internal/nearest"
+	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/limiter"
 )
 
@@ -52,7 +53,7 @@ func (p *Policy) Resolve(now limiter.Time, key, tierName, model string, plan *li
 			break
 		}
 		if segments == limiter.MaxLevels {
-			return &limiter.FieldError{Field: "key", Value: key, Problem: fmt.Sprintf("must have at most %d segments", limiter.MaxLevels)}
+			return &limiter.FieldError{Field: "key", Value: text.Quote(key), Problem: fmt.Sprintf("must have at most %d segments", limiter.MaxLevels)}
 		}
 		if next := strings.IndexByte(key[end+1:], '/'); next >= 0 {
 			end += 1 + next
@@ -61,7 +62,7 @@ func (p *Policy) Resolve(now limiter.Time, key, tierName, model string, plan *li
 		}
 	}
 	if plan.Count == 0 {
-		return &limiter.FieldError{Field: "key", Value: key, Problem: "no_tier: no level of the key has a tier, and the policy has no default_tier"}
+		return &limiter.FieldError{Field: "key", Value: text.Quote(key), Problem: "no_tier: no level of the key has a tier, and the policy has no default_tier"}
 	}
 	settings, known := p.models[model]
 	if !known {
@@ -94,5 +95,5 @@ func (p *Policy) unknownTier(name string) error {
 	case len(p.tierNames) <= maxListed:
 		problem += " (" + strings.Join(p.tierNames, ", ") + ")"
 	}
-	return &limiter.FieldError{Field: "tier", Value: name, Problem: problem}
+	return &limiter.FieldError{Field: "tier", Value: text.Quote(name), Problem: problem}
 }

@@ -224,7 +224,7 @@ func (w *reserveWorld) settle(h *reserver) {
 	u := w.usage(a)
 	if w.rand.IntN(4) == 0 { // a cancel
 		w.entries[a.entry].call, u = call{}, nil
-	} else if err := h.tariff.Settle(a.request, u, a.costs, actual); err != nil {
+	} else if _, err := h.tariff.Settle(a.request, u, a.costs, actual); err != nil {
 		panic(err)
 	}
 	if w.fault == frees {

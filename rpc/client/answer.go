@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/rpc/internal/codec"
+	"github.com/bucketring/bucketring/rpc/internal/explain"
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
@@ -154,6 +155,23 @@ type Settlement struct {
 	// Route is fallback if the owner could not be reached. The node then reports the
 	// usage to it later.
 	Route Route
+}
+
+// String says for people what became of the call and what it is charged, without the numbers
+// of hidden limits: "settled: 1,212 tokens, 1 request".
+func (s Settlement) String() string {
+	limits := make([]explain.Limit, len(s.Limits))
+	for i := range s.Limits {
+		limits[i] = explain.Limit(s.Limits[i])
+	}
+	text := string(s.Status)
+	if charge := explain.Charge(limits); charge != "" {
+		text += ": " + charge
+	}
+	if s.Route == Fallback {
+		text += "; the owner could not be reached, and a node reports it later"
+	}
+	return text
 }
 
 // State is the state of every limit of a key.

@@ -252,7 +252,7 @@ func TestRulesChange(t *testing.T) {
 func TestGlobalShadow(t *testing.T) {
 	w := newWorld(t, testRules, func(o *Options) { o.Shadow, o.Headers, o.Body = true, "RateLimit", BodyOpenAI })
 	r := w.ask(request("shop user=a +4; bucketring.key=k +9"))
-	if got, want := brief(r), "OK: OVER 3/minute left 0 in 40s; OVER 3/minute left 0"; got != want {
+	if got, want := brief(r), "OK: OVER 3/minute left 0 in 40s; OVER 3/minute left 3"; got != want {
 		t.Errorf("answer = %s, want %s", got, want)
 	}
 	if len(r.GetRawBody()) > 0 || headers(r)["Retry-After"] != "" {
@@ -278,7 +278,7 @@ func TestHeaders(t *testing.T) {
 		{"shop daily=a; quota=b", map[string]string{"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40", "Retry-After": "40"}},
 		{"shop daily=a; quota=b; user=none", map[string]string{"X-RateLimit-Limit": "0", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "2800", "Retry-After": "2800"}},
 		// The call is larger than the limit: waiting does not help.
-		{"shop bucketring.key=k +9", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "0"}},
+		{"shop bucketring.key=k +9", map[string]string{"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "3", "X-RateLimit-Reset": "0"}},
 	} {
 		if d := cmp.Diff(test.want, headers(w.ask(request(test.ask)))); d != "" {
 			t.Errorf("%s: headers (-want +got):\n%s", test.ask, d)

@@ -232,7 +232,7 @@ func (d *descriptor) setDecision(dec *pb.Decision, e *pb.Error, now time.Time) e
 	if l := x.Binding; l != nil && !l.Hidden {
 		d.setLimit(l, now)
 	}
-	d.status.LimitRemaining, d.status.DurationUntilReset = 0, nil
+	d.status.DurationUntilReset = nil
 	if after := dec.GetRetryAfter(); after != nil { // when this call fits, which is before the limit resets
 		d.status.DurationUntilReset = ceilSeconds(after.AsDuration())
 	}

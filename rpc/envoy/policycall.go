@@ -123,5 +123,8 @@ func dimensionOf(name string) (string, error) {
 	case "":
 		return "", fmt.Errorf("must not be empty")
 	}
+	if like := limiter.Dimension(name).LikeBuiltin(); like != "" && name != string(like) {
+		return "", fmt.Errorf("looks like a misspelled %s, got %q", like, name)
+	}
 	return name, nil
 }

@@ -3,6 +3,8 @@
 package envoy
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -18,12 +20,12 @@ func TestCallsUnderThePolicy(t *testing.T) {
 	for name, steps := range map[string][]step{
 		"all or nothing": {
 			{"any bucketring.key=acme", "OK: OK 3/minute left 2 in 40s"},
-			{"any bucketring.key=acme +3", "OVER: OVER 3/minute left 0 in 40s"},
+			{"any bucketring.key=acme +3", "OVER: OVER 3/minute left 2 in 40s"},
 			{"any bucketring.key=acme +2", "OK: OK 3/minute left 0 in 40s"}, // the denied 3 were not charged
 		},
 		"tokens": {
 			{"any bucketring.key=a bucketring.dimension=tokens +70", "OK: OK 100/minute left 30 in 40s"},
-			{"any bucketring.key=a bucketring.dimension=output_tokens +40", "OVER: OVER 100/minute left 0 in 40s"},
+			{"any bucketring.key=a bucketring.dimension=output_tokens +40", "OVER: OVER 100/minute left 30 in 40s"},
 			{"any bucketring.key=a bucketring.dimension=output_tokens +30", "OK: OK 100/minute left 0 in 40s"},
 			{"any bucketring.key=a +0", "OK: OK 100/minute left 0 in 40s"}, // exactly at the limit is within it
 		},
@@ -73,6 +75,8 @@ func TestInvalidEntriesAreOverTheLimit(t *testing.T) {
 		{"any bucketring.key=a bucketring.tier=gold", "tier"},
 		{"any bucketring.key=a bucketring.dimension=spend", "must not be spend"},
 		{"any bucketring.key=a bucketring.dimension=", "bucketring.dimension: must not be empty"},
+		{"any bucketring.key=a bucketring.dimension=token", `bucketring.dimension: looks like a misspelled tokens, got "token"`},
+		{"any bucketring.key=a bucketring.dimension=Output_Tokens bucketring.mode=charge", `bucketring.dimension: looks like a misspelled output_tokens, got "Output_Tokens"`},
 		{"any bucketring.key=a bucketring.mode=free", `bucketring.mode: must be one of check, charge, got "free"`},
 		{"any bucketring.key=a bucketring.mode=charge", "charge needs a dimension other than requests"},
 		{"any bucketring.key=a bucketring.dialect=french", "bucketring.dialect: must be one of none, openai, anthropic"},
@@ -89,6 +93,35 @@ func TestInvalidEntriesAreOverTheLimit(t *testing.T) {
 		}
 		if body := strings.ReplaceAll(string(r.GetRawBody()), `\"`, `"`); !strings.Contains(body, test.problem) {
 			t.Errorf("%q: body %s, want it to say %s", test.ask, body, test.problem)
+		}
+	}
+}
+
+// TestDenialsSayWhatRemains: the status, the header and the body of a denial have the same
+// number, which is what a smaller call may still use.
+func TestDenialsSayWhatRemains(t *testing.T) {
+	for _, dialect := range []string{BodyOpenAI, BodyAnthropic} {
+		w := newWorld(t, testRules, func(o *Options) { o.Headers, o.Body = "RateLimit", dialect })
+		w.run([]step{{"any bucketring.key=a bucketring.dimension=tokens +70", "OK: OK 100/minute left 30 in 40s"}})
+		for ask, want := range map[string]int64{
+			"any bucketring.key=a bucketring.dimension=tokens +40":  30, // fits later
+			"any bucketring.key=a bucketring.dimension=tokens +400": 30, // never fits
+			"any bucketring.key=b bucketring.dimension=images +9":   5,
+			"shop user=c +9": 0, // a counter counts what it denies
+		} {
+			r := w.ask(request(ask))
+			var body struct {
+				Error struct {
+					Remaining *int64 `json:"remaining"`
+				} `json:"error"`
+			}
+			if err := json.Unmarshal(r.GetRawBody(), &body); err != nil || body.Error.Remaining == nil {
+				t.Fatalf("%s: body %s, want a number that remains", ask, r.GetRawBody())
+			}
+			status, header := int64(r.GetStatuses()[0].GetLimitRemaining()), headers(r)["RateLimit-Remaining"]
+			if status != want || header != fmt.Sprint(want) || *body.Error.Remaining != want {
+				t.Errorf("%s: %d in the status, %s in the header, %d in the body remain, want %d", ask, status, header, *body.Error.Remaining, want)
+			}
 		}
 	}
 }

@@ -69,6 +69,7 @@ func TestInvalid(t *testing.T) {
 		{"check", `{"key":"k","costs":{"images":null}}`, "costs.images", "must not be null"},
 		{"check", `{"key":"k","costs":{"images":{"n":1}}}`, "costs.images", "must be a number, got an object"},
 		{"check", `{"key":"k","costs":{"images":1,"images":2}}`, "costs.images", "is given twice"},
+		{"check", `{"key":"k","costs":{"TOKENS":1}}`, "costs.TOKENS", "looks like a misspelled tokens"},
 		{"check", `{"key":"k","costs":{"tokens":1}}`, "costs.tokens", "is a built-in dimension"},
 		{"check", `{"key":"k","costs":{"":1}}`, "costs", "a name must not be empty"},
 		{"check", `{"key":"k","request_id":"` + long + `"}`, "request_id", "at most 128 bytes"},

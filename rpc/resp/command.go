@@ -74,7 +74,7 @@ func (c *conn) run(args []string) {
 		c.reject(protocolError("this address speaks the Redis protocol, not HTTP"))
 		return
 	case command == nil:
-		p = unknownCommand(args)
+		p = c.server.unknownCommand(args)
 	case n < command.least || command.most >= 0 && n > command.most:
 		p = wrongArguments(strings.ToLower(command.name))
 	case command.message != nil:

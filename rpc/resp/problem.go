@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/bucketring/bucketring/internal/auth"
+	"github.com/bucketring/bucketring/internal/nearest"
 	"github.com/bucketring/bucketring/internal/text"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/server"
@@ -102,13 +103,18 @@ func refusedProblem(err error) *problem {
 }
 
 // unknownCommand is the problem of a command that there is not, in the form that clients know
-// from Redis.
-func unknownCommand(args []string) *problem {
+// from Redis, with the command that was probably meant.
+func (s *Server) unknownCommand(args []string) *problem {
 	var message strings.Builder
 	message.WriteString("unknown command '" + shown(args[0]) + "', with args beginning with: ")
 	for _, arg := range args[1:min(len(args), 4)] {
 		message.WriteString("'" + shown(arg) + "' ")
 	}
+	names := make([]string, len(s.commands))
+	for i := range s.commands {
+		names[i] = s.commands[i].name
+	}
+	message.WriteString(nearest.DidYouMean(args[0], names))
 	return &problem{code: codeERR, message: message.String(), why: server.UnknownPath}
 }
 

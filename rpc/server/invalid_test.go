@@ -71,6 +71,10 @@ func TestInvalid(t *testing.T) {
 		{cost("images", -2), "costs.images", "must be between 0 and 2^53, got -2"},
 		{cost("tokens", 5), "costs.tokens", "is a built-in dimension: send input_tokens"},
 		{cost("spend", 5), "costs.spend", "prices turn tokens into money"},
+		{cost("token", 7), "costs.token", "looks like a misspelled tokens, which is a built-in dimension: send input_tokens and the output, tokens is their sum, got 7"},
+		{cost("Requests", 7), "costs.Requests", "looks like a misspelled requests, which is a built-in dimension: use the field requests, got 7"},
+		{reserve(func(r *pb.ReserveRequest) { r.Costs = map[string]int64{"concurent": 1} }), "costs.concurent", "looks like a misspelled concurrent"},
+		{settle(func(r *pb.SettleRequest) { r.Costs = map[string]int64{"input-tokens": 1} }), "costs.input-tokens", "looks like a misspelled input_tokens"},
 		{cost("a\tb", 1), "costs", "a name must be printable"},
 		{check(func(r *pb.CheckRequest) { r.Costs = many }), "costs", "at most 16 entries, got 17"},
 

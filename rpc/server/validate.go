@@ -88,7 +88,11 @@ func checkCost(name string, amount int64) error {
 	if problem := text.Problem(name, 1, maxCostNameBytes); problem != "" {
 		return wrongText("costs", name, "a name "+problem)
 	}
-	if hint, ok := costHints[limiter.Dimension(name)]; ok {
+	if like := limiter.Dimension(name).LikeBuiltin(); like != "" {
+		hint := costHints[like]
+		if name != string(like) {
+			hint = "looks like a misspelled " + string(like) + ", which " + hint
+		}
 		return wrong("costs."+name, decimal(amount), hint)
 	}
 	if amount < 0 || amount > limiter.MaxAmount { // joins text only when it must

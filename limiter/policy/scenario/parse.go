@@ -17,7 +17,7 @@ import (
 // Parse reads a file of scenarios. The error is a [policy.Problems] with all its
 // problems.
 func Parse(file string, src []byte) (*Suite, error) {
-	var p parser
+	p := parser{yamldoc.Reader{Synonyms: synonyms}}
 	root, ok := p.r.Open(file, src)
 	if !ok {
 		return nil, p.r.Err()
@@ -33,6 +33,13 @@ func Parse(file string, src []byte) (*Suite, error) {
 }
 
 type parser struct{ r yamldoc.Reader }
+
+// synonyms are keys that people write for others.
+var synonyms = map[string]string{
+	"output": "output_tokens", "max_tokens": "output_tokens", "max_output_tokens": "output_tokens", "input": "input_tokens",
+	"min_output": "min_output_tokens", "cached": "cached_input_tokens", "cost": "costs", "outcome": "want", "expect": "want", "time": "at",
+	"ttl_seconds": "ttl", "retry_after_seconds": "retry_after", "granted_output_tokens": "granted",
+}
 
 var (
 	verbs        = []string{"check", "reserve", "settle", "cancel", "peek"}
@@ -250,6 +257,10 @@ func (p *parser) detail(s *step, f yamldoc.Field) {
 		s.input, s.output = 0, p.count(f.Value, f.Name)
 	case "costs":
 		for _, c := range p.r.Fields(f.Value, "costs", nil) {
+			if like := limiter.Dimension(c.Name).LikeBuiltin(); like != "" {
+				p.r.Problem(c.Key, "costs are in dimensions of your own: %q is or looks like the built-in %s", c.Name, like)
+				continue
+			}
 			s.costs = append(s.costs, limiter.Cost{Dimension: limiter.Dimension(c.Name), Amount: p.count(c.Value, c.Name)})
 		}
 	}

@@ -29,7 +29,7 @@ func Parse(name string, src []byte) (*Config, error) {
 
 // ParseFiles compiles files with one domain each. The error is a [Problems].
 func ParseFiles(files []File) (*Config, error) {
-	p := parser{}
+	p := parser{yamldoc.Reader{Misplaced: misplaced}}
 	var domains []Domain
 	readable := true
 	for _, f := range files {
@@ -60,34 +60,25 @@ var (
 	replaceKeys = []string{"name"}
 )
 
-// fields returns the known fields of a mapping, and stores its position in at. The
-// problem of a misplaced key says where the key belongs.
+// misplaced says where a key belongs that is not among the known ones of a mapping.
+func misplaced(name string, known []string) string {
+	switch {
+	case slices.Contains(limitKeys, name) && slices.Contains(known, "rate_limit"):
+		return "in rate_limit"
+	case slices.Contains(descriptorKeys, name) && slices.Contains(known, "requests_per_unit"):
+		return "beside rate_limit"
+	}
+	return ""
+}
+
+// fields returns the known fields of a mapping, and stores its position in at.
 func (p *parser) fields(n yamldoc.Node, what string, known []string, at *position) []yamldoc.Field {
 	*at = position{self: n, fields: map[string]yamldoc.Node{}}
-	all := p.Fields(n, what, nil)
-	var kept, guessed []yamldoc.Field
-	for _, f := range all {
+	fields := p.Fields(n, what, known)
+	for _, f := range fields {
 		at.fields[f.Name] = f.Value
-		switch {
-		case slices.Contains(known, f.Name):
-			kept = append(kept, f)
-		case slices.Contains(limitKeys, f.Name) && slices.Contains(known, "rate_limit"):
-			p.Problem(f.Key, "unknown key %q in %s: it belongs in rate_limit", f.Name, what)
-		case slices.Contains(descriptorKeys, f.Name) && slices.Contains(known, "requests_per_unit"):
-			p.Problem(f.Key, "unknown key %q in %s: it belongs beside rate_limit", f.Name, what)
-		default:
-			if guess, near := p.UnknownKey(f, what, known); near {
-				guessed = append(guessed, guess)
-			}
-		}
 	}
-	for _, f := range guessed {
-		if _, known := at.fields[f.Name]; !known {
-			at.fields[f.Name] = f.Value
-			kept = append(kept, f)
-		}
-	}
-	return kept
+	return fields
 }
 
 func (p *parser) domain(file string, root yamldoc.Node) Domain {

@@ -57,6 +57,7 @@ func troubled() Status {
 				{Name: "node-0", Boot: "0000000000000001", Fate: "left", At: noon.Add(-time.Hour)},
 				{Name: "node-4", Boot: "000000000000000d", Fate: "crashed", At: noon.Add(-5 * time.Minute)},
 			},
+			Crashed: []string{"node-4"},
 			Skew: []PolicyGroup{
 				{Digest: "54e69cc153dee5ac", Members: []string{"node-1", "node-2", "node-5"}},
 				{Digest: "a0daaaec65f16c3a", Members: []string{"node-3"}},
@@ -186,6 +187,7 @@ func everywhere(text string) Status {
 			Label: text, State: text, RingDigest: text, Problem: text,
 			Members: []Member{member}, Fencing: []Member{member},
 			Departed:  []Departure{{Name: text, Boot: text, Fate: text}, {Name: text, Boot: text, Fate: "crashed"}},
+			Crashed:   []string{text},
 			Skew:      []PolicyGroup{{Digest: text, Members: []string{text}}},
 			EnvoySkew: []PolicyGroup{{Digest: text, Members: []string{text}}},
 			Fallbacks: map[string]uint64{text: 1}, Keys: []string{text},

@@ -165,6 +165,7 @@ type Cluster struct {
 	Members     []Member
 	Fencing     []Member // that are fenced by a later node with their name
 	Departed    []Departure
+	Crashed     []string      // members that crashed and have not rejoined
 	Skew        []PolicyGroup // none: all members have the same policy
 	EnvoySkew   []PolicyGroup // none: all members have the same rules for Envoy
 	Problem     string
@@ -243,15 +244,10 @@ func noticesOf(s Status) []notice {
 	add(c.Fenced && s.NotReady == "", "This node is fenced.", "A node that started later has the same name and decides instead.")
 	add(slices.ContainsFunc(s.Owners, func(r Run) bool { return r.Owner == "" }),
 		"Some partitions have no owner.", "Calls for them are decided by fallback.")
-	var unreachable, crashed []string
+	var unreachable []string
 	for _, m := range c.Members {
 		if m.Link != nil && m.Link.BreakerOpen {
 			unreachable = append(unreachable, m.Name)
-		}
-	}
-	for _, d := range c.Departed {
-		if d.Fate == "crashed" {
-			crashed = append(crashed, d.Name)
 		}
 	}
 	add(len(unreachable) > 0, "Members do not answer this node.",
@@ -265,7 +261,7 @@ func noticesOf(s Status) []notice {
 	for _, p := range s.Problems {
 		add(true, sentence(p.What), p.Why)
 	}
-	add(len(crashed) > 0, "Members crashed.", strings.Join(crashed, ", "))
+	add(len(c.Crashed) > 0, "Members crashed.", strings.Join(c.Crashed, ", "))
 	add(c.Problem != "", "Members are missing.", c.Problem)
 	add(len(c.Skew) > 0, "Members have different policies.", "The answer to a call depends on which member owns its key.")
 	var rules []string

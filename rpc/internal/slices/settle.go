@@ -156,10 +156,10 @@ func (s *shard) find(key, id string) *reservation {
 func (s *shard) chargedLocked(r *reservation, u *limiter.Usage) ([]int64, limiter.Used, bool) {
 	charged := make([]int64, len(r.costs))
 	defer func() { s.request.Costs = nil }()
-	if !requestOf(&r.request, &s.request) || r.from.tariff.Settle(&s.request, u, r.costs, charged) != nil {
+	if !requestOf(&r.request, &s.request) {
 		return nil, limiter.Used{}, false
 	}
-	used, err := r.from.tariff.Used(&s.request, u)
+	used, err := r.from.tariff.Settle(&s.request, u, r.costs, charged)
 	return charged, used, err == nil
 }
 

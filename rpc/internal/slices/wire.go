@@ -108,12 +108,11 @@ func costsOf(costs map[string]int64) ([]limiter.Cost, bool) {
 		if text.Problem(name, 1, limiter.MaxCostNameBytes) != "" || !isAmount(n) {
 			return nil, false
 		}
-		switch d := limiter.Dimension(name); d {
-		case limiter.Requests, limiter.Tokens, limiter.InputTokens, limiter.OutputTokens, limiter.Spend, limiter.Concurrent:
+		d := limiter.Dimension(name)
+		if d.LikeBuiltin() != "" {
 			return nil, false
-		default:
-			list = append(list, limiter.Cost{Dimension: d, Amount: n})
 		}
+		list = append(list, limiter.Cost{Dimension: d, Amount: n})
 	}
 	return list, true
 }
