@@ -24,6 +24,18 @@ func TestProblemsSayHowToWriteIt(t *testing.T) {
 		tier(`tokens: "10,000/min"`):                     `write 10_000/min`,
 		tier("tokens: 1m/min"):                           `write 1M/min for millions`,
 		tier("spend: €10/day"):                           `must be an amount of money, such as $10, got "€10/day": prices are in dollars: write $10/day`,
+		tier("spend: €5/day"):                            `prices are in dollars: write $5/day`,
+		tier("spend: 5.50 €/day"):                        `write $5.50/day`,
+		tier("spend: USD 5/day"):                         `write $5/day`,
+		tier("spend: 5 USD/day"):                         `write $5/day`,
+		tier("spend: 5USD/day"):                          `write $5/day`,
+		tier("spend: 5$/day"):                            `write $5/day`,
+		tier(`spend: "€1,000/day"`):                      `write $1_000/day`,
+		tier("spend: €five/day"):                         `write $10/day`,
+		tier("tokens: 10kk/min"):                         `must be a number such as 10_000, got "10kk/min"`,
+		tier("spend: $10kk/day"):                         `must be a number such as 0.25, got "$10kk/day"`,
+		tier("spend: $1,000/day"):                        `spend: a comma ends a value in braces: write $1_000/day`,
+		tier("tokens: 1,000,000 per day, requests: 5/s"): `tokens: a comma ends a value in braces: write 1_000_000 per day`,
 		tier("spend: 10/day"):                            `such as $10, got "10/day"`,
 		tier("requests: 5/mo"):                           `did you mean "month"?`,
 		tier("requests: 5/hr"):                           `did you mean "hour"?`,
@@ -47,6 +59,8 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 	for _, source := range []string{
 		"tiers: [free]\n",
 		"tiers: 7\n",
+		"tiers: { free: { spend: $1,000/day, requests: 10/min } }\n",
+		"tiers: { free: { concurrent: 1,000 } }\n",
 		"models: llama\ntiers: { free: { requests: 1/min } }\n",
 	} {
 		_, err := Parse("p.yaml", []byte(source), limiter.NewCatalog())
