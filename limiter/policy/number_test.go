@@ -43,6 +43,7 @@ func TestProblemsSayHowToWriteIt(t *testing.T) {
 		tier("zone: New York"):                           `did you mean "America/New_York"?`,
 		tier("requests: [10/min, 20/1m]"):                `tier free has two limits named "requests-minute"`,
 		tier("requests: [10/min, 20]"):                   `needs a window, as in 20/min`,
+		tier("requests: []"):                             `tier free: requests needs at least one amount; leave it out for no limit`,
 		tier("concurrent: [10]"):                         `concurrent must be a single value, got a list`,
 		"tiers:\n\tfree: { requests: 1/min }\n":          `YAML does not allow tabs for indentation, write spaces`,
 		"prices: { m: { input: 0.0000006, output: 1 } }": `write 0.6 for 0.0000006 a token`,
