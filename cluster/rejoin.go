@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,13 +51,8 @@ func (c *Cluster) rejoin(ctx context.Context, list *memberlist.Memberlist, self 
 // whether one answered, and whether any was missing.
 func (c *Cluster) rejoinOnce(ctx context.Context, list *memberlist.Memberlist, self netip.AddrPort, history *joinHistory) (reached, needed bool) {
 	view := c.View()
-	live := map[netip.AddrPort]bool{self: true}
-	for _, m := range view.Members {
-		live[m.Gossip] = true
-	}
-	for _, m := range view.Fenced {
-		live[m.Gossip] = true
-	}
+	live := view.live()
+	live[self] = true
 	seeds, err := c.resolveSeeds(ctx)
 	targets := history.selectTargets(seeds, view.missing, live, time.Now())
 	errs := make([]error, len(targets))
@@ -73,26 +69,23 @@ func (c *Cluster) rejoinOnce(ctx context.Context, list *memberlist.Memberlist, s
 		c.metrics.rejoins[errs[i] == nil].Inc()
 		reached = reached || errs[i] == nil
 	}
-	unexpected := err != nil && len(live) == 1 // seeds are unknown, and no other member is
-	needed = len(targets) > 0 || unexpected
-	for _, addr := range targets {
-		unexpected = unexpected || !view.left(addr)
-	}
-	c.recordContact(reached, unexpected, errors.Join(err, errors.Join(errs...)))
+	alone := err != nil && len(live) == 1 // seeds are unknown, and no other member is
+	needed = len(targets) > 0 || alone
+	missing := slices.DeleteFunc(targets, view.left) // it is no problem if those do not answer
+	c.recordContact(reached, alone, missing, errors.Join(err, errors.Join(errs...)))
 	return reached, needed
 }
 
 // recordContact stores the result of a round for [Status], and logs when members
-// become unreachable and reachable again. It is no problem if only members that
-// have left do not answer: then unexpected is false.
-func (c *Cluster) recordContact(reached, unexpected bool, err error) {
+// become unreachable and reachable again.
+func (c *Cluster) recordContact(reached, alone bool, missing []netip.AddrPort, err error) {
 	problem := ""
-	if unexpected && !reached && err != nil {
+	if (alone || len(missing) > 0) && !reached && err != nil {
 		problem = oneLine(err)
 	}
 	c.mu.Lock()
 	before, never := c.mu.contact.problem, c.mu.contact.last.IsZero()
-	c.mu.contact.problem = problem
+	c.mu.contact.problem, c.mu.contact.missing = problem, missing
 	if reached {
 		c.mu.contact.last = time.Now()
 	}

@@ -29,6 +29,6 @@ func (c *Cluster) Status() Status {
 	return Status{
 		Name: self.name, Boot: self.boot, State: self.state, Fenced: v.SelfFenced(),
 		View: v, PolicySkew: v.PolicySkew(), RulesSkew: v.RulesSkew(), HealthScore: c.HealthScore(),
-		LastContact: contact.last, Problem: contact.problem, Unvouched: unvouched, Keys: c.KeyIDs(),
+		LastContact: contact.last, Problem: contact.problemIn(v), Unvouched: unvouched, Keys: c.KeyIDs(),
 	}
 }

@@ -66,6 +66,17 @@ func (h *joinHistory) selectTargets(seeds, members []netip.AddrPort, live map[ne
 
 // contactStatus is the result of the latest rounds, for [Status].
 type contactStatus struct {
-	last    time.Time // when a seed or a missing member last answered; zero: never
-	problem string    // why no missing member answered in the last round; "" if one did or none is missing
+	last    time.Time        // when a seed or a missing member last answered; zero: never
+	problem string           // why no missing member answered in the last round; "" if one did or none is missing
+	missing []netip.AddrPort // that were contacted in that round, without those that have left
+}
+
+// problemIn returns the problem, or "" if all that were missing are in v: then the next round
+// finds none.
+func (c *contactStatus) problemIn(v *View) string {
+	live := v.live()
+	if len(v.Members) < 2 || slices.ContainsFunc(c.missing, func(addr netip.AddrPort) bool { return !live[addr] }) {
+		return c.problem
+	}
+	return ""
 }

@@ -78,3 +78,32 @@ func TestErrorsFitOnALine(t *testing.T) {
 		t.Errorf("oneLine = %q, want %q", got, want)
 	}
 }
+
+// A problem of the last round is none any more when all that were missing are back.
+func TestContactProblemEnds(t *testing.T) {
+	view := func(hosts ...int) *View {
+		v := &View{}
+		for _, i := range hosts {
+			v.Members = append(v.Members, Member{Gossip: host(i)})
+		}
+		return v
+	}
+	tests := map[string]struct {
+		missing []netip.AddrPort
+		view    *View
+		want    string
+	}{
+		"nobody is back":              {[]netip.AddrPort{host(2), host(3)}, view(1), "refused"},
+		"one is still missing":        {[]netip.AddrPort{host(2), host(3)}, view(1, 2), "refused"},
+		"all are back":                {[]netip.AddrPort{host(2), host(3)}, view(1, 2, 3), ""},
+		"back, but with a new name":   {[]netip.AddrPort{host(2)}, &View{Members: view(1, 3).Members, Fenced: view(2).Members}, ""},
+		"no seed, and nobody":         {nil, view(1), "refused"},
+		"no seed, and another member": {nil, view(1, 2), ""},
+	}
+	for name, test := range tests {
+		c := contactStatus{problem: "refused", missing: test.missing}
+		if got := c.problemIn(test.view); got != test.want {
+			t.Errorf("%s: problem = %q, want %q", name, got, test.want)
+		}
+	}
+}

@@ -154,6 +154,18 @@ func (v *View) skew(digest func(*Member) (id ID, ok bool)) []DigestGroup {
 	return groups
 }
 
+// live returns the addresses of the boots that are alive.
+func (v *View) live() map[netip.AddrPort]bool {
+	live := make(map[netip.AddrPort]bool, len(v.Members)+len(v.Fenced)+1)
+	for _, m := range v.Members {
+		live[m.Gossip] = true
+	}
+	for _, m := range v.Fenced {
+		live[m.Gossip] = true
+	}
+	return live
+}
+
 // left reports whether the latest departed boot at an address left, rather than
 // crashed.
 func (v *View) left(gossip netip.AddrPort) bool {

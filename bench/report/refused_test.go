@@ -67,6 +67,27 @@ func TestRefusedCallsAreShown(t *testing.T) {
 	}
 }
 
+// A harness that sent all calls, but late, has kept the rate.
+func TestWarningOfTheSchedule(t *testing.T) {
+	const late = "the harness sent calls late (p99 lateness 9.00 ms), and latencies are partly those of the harness"
+	for _, tt := range []struct {
+		kept   float64 // of 1,993 calls per second
+		missed int64
+		want   string
+	}{
+		{1_994, 0, late},
+		{1_992.9, 0, late},
+		{1_994, 3, "the harness could not keep the schedule (p99 lateness 9.00 ms, 3 calls not sent): it sent 1,994 of 1,993 calls per second, and latencies are partly those of the harness"},
+		{1_800, 0, "the harness could not keep the schedule (p99 lateness 9.00 ms, 0 calls not sent): it sent 1,800 of 1,993 calls per second, and latencies are partly those of the harness"},
+		{0, 0, "the harness could not keep the schedule (p99 lateness 9.00 ms, 0 calls not sent): the load was lower than configured, and latencies are partly those of the harness"},
+	} {
+		target := Target{Duration: 10 * time.Second, Counts: Counts{Offered: 19_930}, Pacer: &Pacer{P99: 9 * time.Millisecond, Missed: tt.missed, Late: true, KeptRate: tt.kept}}
+		if got := target.warning(); got != tt.want {
+			t.Errorf("kept %v, missed %d: %q, want %q", tt.kept, tt.missed, got, tt.want)
+		}
+	}
+}
+
 func TestMoreRefusalsAreARegression(t *testing.T) {
 	before, after := refusedRun(t), refusedRun(t)
 	x := &before.Targets[0]

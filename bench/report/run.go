@@ -115,7 +115,12 @@ func (t *Target) warning() string {
 	}
 	load := "the load was lower than configured"
 	if t.Pacer.KeptRate > 0 {
-		load = fmt.Sprintf("it sent %s of %s calls per second", formatRate(t.Pacer.KeptRate), formatRate(perSecond(t.Offered, t.Duration)))
+		configured := perSecond(t.Offered, t.Duration)
+		kept, due := formatRate(t.Pacer.KeptRate), formatRate(configured)
+		if t.Pacer.Missed == 0 && (t.Pacer.KeptRate >= configured || kept == due) {
+			return fmt.Sprintf("the harness sent calls late (p99 lateness %s), and latencies are partly those of the harness", formatDuration(t.Pacer.P99))
+		}
+		load = fmt.Sprintf("it sent %s of %s calls per second", kept, due)
 	}
 	return fmt.Sprintf("the harness could not keep the schedule (p99 lateness %s, %s not sent): %s, and latencies are partly those of the harness",
 		formatDuration(t.Pacer.P99), amount.Plural(t.Pacer.Missed, "call"), load)

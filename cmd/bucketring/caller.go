@@ -83,7 +83,11 @@ func (c *apiCall) post(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	return c.do(cmd, http.MethodPost, path, text, c.streams.printAnswer)
+	_, idGiven := c.body["request_id"]
+	return c.do(cmd, http.MethodPost, path, text, func(node *remoteService, a *responseRecorder) {
+		node.idGiven = idGiven
+		c.streams.printAnswer(node, a)
+	})
 }
 
 // fieldMaxWait is the field that says how long a call may wait in line.
@@ -176,6 +180,7 @@ type remoteService struct {
 	client     pb.RateLimiterClient
 	server     string // address of the node
 	admin      *remoteAdmin
+	idGiven    bool // the request id is that of the user
 	decision   *pb.Decision
 	settlement *pb.Settlement
 	peeked     *pb.PeekResponse

@@ -126,15 +126,11 @@ func forget(ctx context.Context, node *httpNode, member string, force bool, toke
 		return answer, nil, err
 	}
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusAccepted {
-		var problem struct{ Error, Message string }
-		if json.Unmarshal(text, &problem) != nil || problem.Message == "" || problem.Error == "not_found" {
-			return answer, nil, errorWithHint(fmt.Errorf("%s answered %s", target, resp.Status), notHTTP+" of the same version")
+		err := problemOf(target, resp, text, notHTTP+" of the same version")
+		if e, ok := errors.AsType[*commandError](err); ok && strings.Contains(err.Error(), "votes") {
+			e.hint = "bucketring forget --help, for what --force risks"
 		}
-		hint := ""
-		if strings.Contains(problem.Message, "votes") {
-			hint = "bucketring forget --help, for what --force risks"
-		}
-		return answer, nil, errorWithHint(errors.New(problem.Message), hint)
+		return answer, nil, err
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return answer, nil, errorWithHint(fmt.Errorf("%s: read the answer: %w", target, err), notHTTP+" of the same version")

@@ -143,7 +143,16 @@ type policyChecked struct {
 // problemsError prints problems and returns an error that counts them.
 func (s *streams) problemsError(path string, problems policy.Problems) error {
 	s.notef("%v\n", problems)
-	return errorWithHint(fmt.Errorf("%s cannot be used: %s", path, amount.Plural(int64(len(problems)), "problem")), "")
+	hint := ""
+	for _, p := range problems {
+		switch {
+		case strings.HasPrefix(p.Message, `unknown key "descriptors" in a policy`):
+			hint = "bucketring policy check --envoy " + path + ", if these are rules for Envoy"
+		case strings.HasPrefix(p.Message, `unknown key "tiers" in a file of rate limits`):
+			hint = "bucketring policy check " + path + ", if this is a policy"
+		}
+	}
+	return errorWithHint(fmt.Errorf("%s cannot be used: %s", path, amount.Plural(int64(len(problems)), "problem")), hint)
 }
 
 // checkEnvoy is [streams.checkPolicy] for rules of Envoy's rate limit service.

@@ -62,7 +62,11 @@ about the built-in policy.`,
 				return err
 			}
 			if err := validateCall(cmd.Context(), p, call); err != nil {
-				return usageError(cmd, err, "")
+				hint := ""
+				if call.Tier == "" && p.DefaultTier() == "" && strings.Contains(err.Error(), "no_tier") {
+					hint = "--tier TIER, or default_tier in the policy"
+				}
+				return usageError(cmd, err, hint)
 			}
 			explanation, err := p.Explain(call)
 			if err != nil {

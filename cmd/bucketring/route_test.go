@@ -22,6 +22,18 @@ func TestRoute(t *testing.T) {
 		{"the owner", remoteService{decision: &pb.Decision{Outcome: allowed, Owner: "node-1", Route: pb.Route_ROUTE_LOCAL}}, nil, "node-1"},
 		{"the owner, asked by another", remoteService{decision: &pb.Decision{Outcome: allowed, Owner: "node-1", Route: pb.Route_ROUTE_FORWARD}}, nil, "node-1"},
 		{
+			"a repetition",
+			remoteService{idGiven: true, decision: &pb.Decision{Outcome: allowed, RequestId: "r1", Replayed: true}},
+			[]string{"request r1  (repeated answer)\n"},
+			"",
+		},
+		{
+			"a call that was sent again",
+			remoteService{decision: &pb.Decision{Outcome: allowed, RequestId: "r1", Replayed: true}},
+			[]string{"request r1  (sent again after no answer)\n"},
+			"repeated",
+		},
+		{
 			"fallback",
 			remoteService{decision: &pb.Decision{Outcome: allowed, Owner: "node-2", Route: pb.Route_ROUTE_FALLBACK}},
 			[]string{"fallback: node-2 decided this alone, because no owner of the key could answer in time", "the owner is charged when it answers again"},

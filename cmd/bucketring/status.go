@@ -136,9 +136,19 @@ func fetchStatus(ctx context.Context, api *httpNode, path string, token *tokenfi
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, errorWithHint(fmt.Errorf("%s answered %s", target, resp.Status), notHTTP)
+		return nil, problemOf(target, resp, text, notHTTP)
 	}
 	return text, nil
+}
+
+// problemOf returns the error of an answer that is not the expected one: what it says, or its
+// status, with a hint, if it is not from the API.
+func problemOf(target string, resp *http.Response, body []byte, hint string) error {
+	var problem struct{ Error, Message string }
+	if json.Unmarshal(body, &problem) != nil || problem.Message == "" || problem.Error == "not_found" {
+		return errorWithHint(fmt.Errorf("%s answered %s", target, resp.Status), hint)
+	}
+	return errorWithHint(errors.New(problem.Message), "")
 }
 
 // unanswered returns the error of a call that an HTTP client could not make.

@@ -21,6 +21,7 @@ import (
 	"github.com/bucketring/bucketring/limiter/policy"
 	"github.com/bucketring/bucketring/limiter/policy/source"
 	"github.com/bucketring/bucketring/rpc/admin"
+	"github.com/bucketring/bucketring/rpc/envoy/xds"
 	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/peer"
 )
@@ -37,6 +38,10 @@ func TestStatusShowsWarnings(t *testing.T) {
 		Name: "n1", Version: "v1", NotReady: "fenced: somebody else", UptimeSeconds: 75, RefusedInMinute: 2400,
 		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: badPolicy.Error()}},
 		Auth:   &auth.Status{Status: filewatch.Status{LastError: "reload callers: auth.yaml:4:3: no"}},
+		Envoy: &node.EnvoyStatus{
+			Files: &filewatch.Status{LastError: "reload envoy rules: limits.yaml:1:1: no\n    domain: x\n    ^"},
+			Plane: &xds.Status{Address: "eg:18001", LastError: "limits: descriptors: no"},
+		},
 		TLS: &node.TLSStatus{Files: []tlsfiles.Status{
 			{Name: "node", Problem: "n1.crt and n1.key are not a certificate and its key"}, {Name: "envoy"},
 		}},
@@ -103,6 +108,8 @@ INTERACTIVE  STANDARD  BATCH  LONGEST WAIT  LIMIT               OWNER
 ! no copies and no votes go to n3: n3 speaks protocol 2 only
 ! the node at 10.0.0.8:6471 is not taken for the member n8: its certificate is for n9 only
 ! the file of callers cannot be used, so the previous callers stay in force: reload callers: auth.yaml:4:3: no
+! the rules for Envoy cannot be used, so the previous rules stay in force: reload envoy rules: limits.yaml:1:1: no
+! the rules for Envoy of eg:18001 cannot be used, and there are no previous ones: limits: descriptors: no
 ! TLS files (node) cannot be used, so the previous ones stay in use: n1.crt and n1.key are not a certificate and its key
 ! the usage log usage.jsonl cannot be written now: write usage.jsonl: no space left on device
 ! the usage log usage.jsonl has lost 1,200 lines since the start

@@ -39,8 +39,11 @@ func (s *streams) printAnswer(node *remoteService, a *responseRecorder) {
 	if d.GrantedOutputTokens != nil && d.GetOutcome() != pb.Outcome_OUTCOME_DENIED {
 		s.printf("  granted %s output tokens", amount.Group(d.GetGrantedOutputTokens()))
 	}
-	if d.GetReplayed() {
+	switch {
+	case d.GetReplayed() && node.idGiven:
 		s.printf("  (repeated answer)")
+	case d.GetReplayed(): // gRPC has sent the call again
+		s.printf("  (sent again after no answer)")
 	}
 	s.printf("\n")
 	s.printWait(d)
@@ -105,6 +108,9 @@ func (s *streams) printLimits(limits []*pb.LimitState) {
 		note := ""
 		if l.GetShadow() {
 			note = " shadow"
+		}
+		if l.GetCredit() > 0 {
+			note += " credit " + formatAmount(l, l.GetCredit())
 		}
 		if l.GetHeadroom() > 0 {
 			note += " leaves " + formatAmount(l, l.GetHeadroom()) + " free"

@@ -42,6 +42,11 @@ func TestPrintWait(t *testing.T) {
 	if !strings.Contains(out.String(), "] leaves 40,000 free\n") {
 		t.Errorf("printLimits = %s, want the headroom", &out)
 	}
+	out.Reset()
+	s.printLimits([]*pb.LimitState{{Name: "spend", Dimension: "spend", Scope: "acme", Capacity: 5_000_000, Credit: 2_500_000}})
+	if !strings.Contains(out.String(), "] credit $2.50\n") {
+		t.Errorf("printLimits = %s, want the credit", &out)
+	}
 }
 
 // --max-wait takes times that nodes accept, also fractions of seconds.

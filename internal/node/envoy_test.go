@@ -379,6 +379,9 @@ func TestEnvoyRulesReload(t *testing.T) {
 	if s.Digest != first.Digest || s.Rules != 1 || !strings.Contains(s.Files.LastError, "shop.yaml:2:") {
 		t.Errorf("status after a bad file = %+v %+v, want the rules from before and the place of the problem", s, s.Files)
 	}
+	if list := r.statusPage().Problems; len(list) != 1 || list[0].What != "the rules for Envoy cannot be used, so the previous rules stay in force" || !strings.Contains(list[0].Why, "shop.yaml:2:") {
+		t.Errorf("problems of the status page = %+v, want that of the rules", list)
+	}
 	if _, text := r.get("/metrics"); !strings.Contains(text, "bucketring_envoy_config_last_update_successful 0") {
 		t.Error("the metrics do not say that the rules cannot be used")
 	}

@@ -4,7 +4,10 @@ package node
 
 import (
 	"context"
+	"maps"
+	"slices"
 
+	"github.com/bucketring/bucketring/rpc/httpapi"
 	"github.com/bucketring/bucketring/rpc/replication"
 )
 
@@ -42,13 +45,19 @@ func (p *PartitionStatus) concerns(member string) bool {
 	return p.Owner == member || p.Heir == member || p.Transfer != nil && p.Transfer.To == member
 }
 
-// Partitions lists all partitions, or those that a member holds or is about to hold.
+// Partitions lists all partitions, or those that a member holds or is about to hold. An
+// unknown member is an [*httpapi.UnknownMemberError].
 func (n *Node) Partitions(ctx context.Context, member string) (PartitionsStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusWait)
 	defer cancel()
 	list, err := n.replication.Partitions(ctx)
 	if err != nil {
 		return PartitionsStatus{}, err
+	}
+	if member != "" {
+		if known := n.namesOf(list); !slices.Contains(known, member) {
+			return PartitionsStatus{}, &httpapi.UnknownMemberError{Name: member, Known: known}
+		}
 	}
 	s := PartitionsStatus{Name: n.config.Name, Partitions: make([]PartitionStatus, 0, len(list))}
 	for i := range list {
@@ -57,6 +66,23 @@ func (n *Node) Partitions(ctx context.Context, member string) (PartitionsStatus,
 		}
 	}
 	return s, nil
+}
+
+// namesOf returns the names of the members and of those that hold partitions, sorted.
+func (n *Node) namesOf(list []replication.PartitionStatus) []string {
+	names := map[string]bool{}
+	for _, m := range n.cluster.View().Members {
+		names[m.Name] = true
+	}
+	for i := range list {
+		p := &list[i]
+		names[p.Owner.Name], names[p.Heir.Name] = true, true
+		if p.Transfer != nil {
+			names[p.Transfer.To.Name] = true
+		}
+	}
+	delete(names, "") // of partitions without an owner or heir
+	return slices.Sorted(maps.Keys(names))
 }
 
 func partitionStatus(p *replication.PartitionStatus) PartitionStatus {

@@ -34,6 +34,16 @@ func (s *Status) Problems() (list []Problem) {
 	if s.Auth != nil {
 		add(s.Auth.LastError != "", s.Auth.LastError, "the file of callers cannot be used, so the previous callers stay in force")
 	}
+	if e := s.Envoy; e != nil && e.Files != nil {
+		add(e.Files.LastError != "", e.Files.LastError, "the rules for Envoy cannot be used, so the previous rules stay in force")
+	}
+	if e := s.Envoy; e != nil && e.Plane != nil {
+		then := "so the previous rules stay in force"
+		if e.Plane.Version == "" {
+			then = "and there are no previous ones"
+		}
+		add(e.Plane.LastError != "", e.Plane.LastError, "the rules for Envoy of %s cannot be used, %s", e.Plane.Address, then)
+	}
 	if s.TLS != nil {
 		for _, f := range s.TLS.Files {
 			add(f.Problem != "", f.Problem, "TLS files (%s) cannot be used, so the previous ones stay in use", f.Name)

@@ -472,6 +472,11 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 			}
 			continue
 		}
+		if more := n.thousandsAfter(i); more != nil && (known == nil || !slices.Contains(known, more[0])) {
+			r.Problem(value, "%s: a comma ends a value in braces: write %s", name, strings.Join(append([]string{value.node.Value}, more...), "_"))
+			value.guessed = true
+			i += 2 * len(more)
+		}
 		fields = append(fields, Field{name, key, value})
 	}
 	for _, f := range guessed {
@@ -490,6 +495,31 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	}
 	return fields
 }
+
+var (
+	firstDigits = regexp.MustCompile(`^\$?[0-9]{1,3}$`)
+	threeDigits = regexp.MustCompile(`^[0-9]{3}([^0-9].*)?$`)
+)
+
+// thousandsAfter returns the keys after the one at index i of a mapping in braces that are the
+// rest of its value, a number with commas: 000/day of $1,000/day. If there are none, it
+// returns nil.
+func (n Node) thousandsAfter(i int) (keys []string) {
+	content := n.node.Content
+	if n.node.Style&yaml.FlowStyle == 0 || !isPlain(content[i+1]) || !firstDigits.MatchString(content[i+1].Value) {
+		return nil
+	}
+	for i += 2; i+1 < len(content); i += 2 {
+		key, value := content[i], content[i+1]
+		if !isPlain(key) || !threeDigits.MatchString(key.Value) || !isPlain(value) || value.Value != "" {
+			break
+		}
+		keys = append(keys, key.Value)
+	}
+	return keys
+}
+
+func isPlain(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Style == 0 }
 
 // maxListed bounds the known keys that a message lists.
 const maxListed = 12

@@ -36,6 +36,16 @@ func (e *tooLargeError) Error() string {
 	return "is too large: the maximum is " + formatDecimal(limiter.MaxAmount, e.places)
 }
 
+// notNumberError is the error of what is no number with at most that many decimal places.
+type notNumberError struct{ places int }
+
+func (e *notNumberError) Error() string {
+	if e.places == 0 {
+		return "must be a number such as 10_000"
+	}
+	return "must be a number such as 0.25"
+}
+
 // parseDecimal reads a decimal with at most the given number of decimal places,
 // exactly: the result counts units of the last place. Underscores may stand
 // between digits.
@@ -48,7 +58,7 @@ func parseDecimal(s string, places int) (int64, error) {
 		return 0, errors.New("must be a whole number")
 	}
 	if !isNumber(whole) || hasPoint && !isNumber(fraction) {
-		return 0, errors.New("must be a number such as " + map[bool]string{true: "10_000", false: "0.25"}[places == 0])
+		return 0, &notNumberError{places}
 	}
 	fraction = strings.ReplaceAll(fraction, "_", "")
 	if len(fraction) > places {

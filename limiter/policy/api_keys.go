@@ -4,6 +4,7 @@ package policy
 
 import (
 	"math"
+	"strings"
 
 	"github.com/bucketring/bucketring/internal/secret"
 	"github.com/bucketring/bucketring/limiter"
@@ -75,6 +76,9 @@ func (e *rowsEdit) apiKeyRow(k APIKey, hashAt, keyAt, tierAt Place) {
 	entry := apiKey{hash: hash, key: k.Key, tier: noTier}
 	if err := limiter.ValidateKey(k.Key); err != nil {
 		e.problem(keyAt, "", "key %s", err)
+		ok = false
+	} else if strings.Contains(k.Key, "*") {
+		e.problem(keyAt, "", "key must be one key, not a pattern: for many keys, list an API key for each")
 		ok = false
 	} else if ok && secret.Of(k.Key) == hash {
 		e.problem(keyAt, "", "key must be who is charged, such as acme/alice, but it is the API key itself")

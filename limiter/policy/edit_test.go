@@ -191,6 +191,7 @@ func TestBadEditsChangeNothing(t *testing.T) {
 		{Delta{APIKeys: []APIKey{{Hash: "sk", Key: "a", At: at}}}, "table assignments: hash must be sha256: and 64 hex digits"},
 		{Delta{APIKeys: []APIKey{{Hash: hash, Key: "a//b", At: at}}}, "table assignments: key segments must not be empty"},
 		{Delta{APIKeys: []APIKey{{Hash: hash, Key: "a", Tier: "piad", At: at}}}, `table assignments: tier is not defined; did you mean "paid"?`},
+		{Delta{APIKeys: []APIKey{{Hash: hash, Key: "a/*", At: at}}}, "table assignments: key must be one key, not a pattern: "},
 		{Delta{APIKeys: []APIKey{{Hash: hash, Key: "a", At: at}, {Hash: hash, Key: "b", At: at}}}, "table assignments: this hash is listed twice"},
 		{Delta{RemoveAPIKeys: []string{"x"}}, "API keys to remove: hash must be sha256:"},
 	} {

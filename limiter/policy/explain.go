@@ -367,8 +367,12 @@ func (x *Explanation) writeLimits(b *strings.Builder) {
 		if l.Headroom > 0 {
 			mark = strings.TrimPrefix(mark+", leaves "+FormatAmount(d, l.Headroom)+" free", ", ")
 		}
+		cost := FormatAmount(d, l.Cost)
+		if d == limiter.Spend && x.Price == nil {
+			cost = "no price"
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			l.Scope, l.Name, l.Dimension, l.Text, FormatAmount(d, l.Cost), FormatAmount(d, l.Remaining), mark)
+			l.Scope, l.Name, l.Dimension, l.Text, cost, FormatAmount(d, l.Remaining), mark)
 	}
 	_ = w.Flush() // writes to a strings.Builder do not fail
 	for line := range strings.Lines(table.String()) {

@@ -28,6 +28,9 @@ func parseScaled(s string, places int) (int64, error) {
 	if large, ok := errors.AsType[*tooLargeError](err); ok {
 		large.places = places
 	}
+	if other, ok := errors.AsType[*notNumberError](err); ok {
+		other.places = places
+	}
 	return n, err
 }
 
@@ -36,7 +39,7 @@ var (
 	withCommas  = regexp.MustCompile(`^\$?[0-9]{1,3}(,[0-9]{3})+$`)
 	smallM      = regexp.MustCompile(`^\$?[0-9][0-9_.]*m$`)
 	fraction    = regexp.MustCompile(`^[0-9]+\.[0-9]+$`)
-	foreign     = regexp.MustCompile(`^[€£¥]|[€£¥]$|^(?i:eur|gbp|usd)\b|\b(?i:eur|gbp|usd)$`)
+	currency    = regexp.MustCompile(`^(?i:[€£¥]|(?:eur|gbp|usd)\b)|(?i:[$€£¥]|(?:\b|[0-9])(?:eur|gbp|usd))$`)
 	rateWindows = map[string]string{"s": "second", "m": "min", "h": "hour", "d": "day"}
 )
 
@@ -57,12 +60,25 @@ func howToWrite(d limiter.Dimension, amount, win string) string {
 		return "write " + strings.ReplaceAll(amount, ",", "_") + after
 	case smallM.MatchString(amount):
 		return "write " + strings.TrimSuffix(amount, "m") + "M" + after + " for millions"
-	case d == limiter.Spend && foreign.MatchString(amount):
-		return "prices are in dollars: write $10" + after
+	case d == limiter.Spend && currency.MatchString(amount):
+		return "prices are in dollars: write " + inDollars(amount) + after
 	case fraction.MatchString(amount):
 		return wholeRate(amount, win)
 	}
 	return ""
+}
+
+// inDollars returns an amount that has another mark of its currency with a $ before it.
+func inDollars(amount string) string {
+	number := strings.Trim(currency.ReplaceAllStringFunc(amount, func(mark string) string {
+		return strings.Trim(mark, "$€£¥abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+	}), " ")
+	if dollars := "$" + number; withCommas.MatchString(dollars) {
+		return strings.ReplaceAll(dollars, ",", "_")
+	} else if _, err := parseDollars(dollars); err == nil {
+		return dollars
+	}
+	return "$10"
 }
 
 // wholeRate returns how to write a rate such as 0.5/min with a whole number, or "".

@@ -167,7 +167,11 @@ func (p *parser) parseShorthand(t *tierDef, f yamldoc.Field) {
 		p.r.Problem(f.Value, "%s must be a single value, got a list", what)
 		return
 	}
-	for _, item := range p.r.Items(f.Value, what) {
+	items := p.r.Items(f.Value, what)
+	if len(items) == 0 {
+		p.r.Problem(f.Value, "%s needs at least one amount; leave it out for no limit", what)
+	}
+	for _, item := range items {
 		value, ok := p.r.Text(item, what)
 		if !ok {
 			continue

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -61,6 +62,10 @@ func (n *names) with(name string, copied *bool) uint32 {
 
 // place is a [Place] in little memory.
 type place struct{ source, line, column uint32 }
+
+func (p place) compare(o place) int {
+	return cmp.Or(cmp.Compare(p.source, o.source), cmp.Compare(p.line, o.line), cmp.Compare(p.column, o.column))
+}
 
 func (r *rows) place(at place) Place {
 	return Place{Source: r.sources.list[at.source], Line: int(at.line), Column: int(at.column)}

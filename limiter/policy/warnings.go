@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/internal/yamldoc"
 	"github.com/bucketring/bucketring/limiter"
 )
@@ -73,6 +74,7 @@ func (p *parser) warn(policy *Policy) Problems {
 		}
 	}
 	p.warnOfPerToken()
+	p.warnOfNoTier(policy)
 	var warnings Problems
 	errors.As(p.r.Err(), &warnings)
 	return warnings
@@ -105,4 +107,44 @@ func (t *tierDef) unpriced(policy *Policy) (list []*unpriced) {
 		}
 	}
 	return list
+}
+
+// warnOfNoTier warns of API keys whose calls have no tier, at the first of them.
+func (p *parser) warnOfNoTier(policy *Policy) {
+	if policy.defaultTier != nil {
+		return
+	}
+	var first apiKey
+	count := 0
+	policy.apiKeys.all(func(_ sha256Sum, k apiKey) {
+		if k.tier != noTier || policy.hasTier(k.key) {
+			return
+		}
+		if count++; count == 1 || k.at.compare(first.at) < 0 {
+			first = k
+		}
+	})
+	if count == 0 {
+		return
+	}
+	more := ""
+	if count > 1 {
+		more = fmt.Sprintf(" and %s more", amount.Group(int64(count-1)))
+	}
+	at := policy.place(first.at) // and not the key: no message repeats text of this section
+	p.r.ProblemAt(at.Source, at.Line, at.Column, "",
+		"calls with this API key%s are rejected with no_tier, unless they name a tier: no level of its key has one, and there is no default_tier", more)
+}
+
+// hasTier reports whether assign gives a level of a key a tier.
+func (r *rows) hasTier(key string) bool {
+	segments := 0
+	for end := range len(key) + 1 {
+		if end == len(key) || key[end] == '/' {
+			if segments++; r.assigned(key[:end], segments) != nil {
+				return true
+			}
+		}
+	}
+	return false
 }

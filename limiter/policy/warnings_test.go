@@ -17,10 +17,25 @@ func TestWarnings(t *testing.T) {
 		two   = one + "  b: { limits: [{ dimension: spend, limit: $5, window: month, mode: shadow }] }\n  c: { spend: $9/day, tokens: 5/min }\n"
 		named = `tiers: { a: { limits: [{ dimension: spend, limit: $5, window: month, models: [gpt, "llama-*", "m*"] }] } }` + "\n"
 	)
+	keys := func(entries string) string {
+		for i, name := range []string{"H1", "H2", "H3"} {
+			entries = strings.ReplaceAll(entries, name, HashAPIKey(fmt.Sprint("key ", i)))
+		}
+		return "tiers: { a: { tokens: 5/min } }\napi_keys:\n" + entries
+	}
 	for _, tt := range []struct {
 		src  string
 		want []string
 	}{
+		{keys("  - { hash: H1, key: acme/x }\nassign: [{ key: 'acm*', tier: a }]\n"), nil},
+		{keys("  - { hash: H1, key: acme/x, tier: a }\n"), nil},
+		{keys("  - { hash: H1, key: acme/x }\ndefault_tier: a\n"), nil},
+		{keys("  - { hash: H1, key: acme/x }\nassign: [{ key: 'acm*/*/*', tier: a }]\n"), []string{
+			"p.yaml:3:13: calls with this API key are rejected with no_tier, unless they name a tier: no level of its key has one, and there is no default_tier",
+		}},
+		{keys("  - { hash: H1, key: acme/x, tier: a }\n  - { hash: H2, key: acme/y }\n  - { hash: H3, key: acme }\n"), []string{
+			"p.yaml:4:13: calls with this API key and 1 more are rejected with no_tier, unless they name a tier: no level of its key has one, and there is no default_tier",
+		}},
 		{"tiers: { a: { tokens: 5/min } }", nil},
 		{one + `prices: { "*": { input: 1, output: 2 } }`, nil},
 		{one, []string{"p.yaml:3:15: tier a: spend is limited, but there are no prices: calls are denied with no_price"}},

@@ -5,6 +5,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,6 +39,9 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 	if err != nil {
 		return err
 	}
+	if c.closed.Load() {
+		return ErrClosed
+	}
 	c.budget.Deposit()
 	e := call.wrapping()
 	e.hints = hints{&c.strings, f.key, f.requestID}
@@ -49,7 +53,7 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 	if maker, _ := requestid.Split(f.requestID); c.ring != nil && !f.tooLarge() && maker == "" {
 		answered, err := c.askOwner(ctx, &attempts, f.key, e, call)
 		if answered || err != nil {
-			return err
+			return c.orClosed(err)
 		}
 	}
 	if c.ring != nil { // else nobody withdraws them
@@ -57,9 +61,21 @@ func ask[Req, Res any](ctx context.Context, c *Client, m method[Req, Res], f cal
 	}
 	answer, err := askAny(ctx, c, &attempts, m, req, mayBeRefused(&e.item))
 	if err != nil {
-		return err
+		return c.orClosed(err)
 	}
 	return call.setAnswer(answer)
+}
+
+// orClosed adds ErrClosed to the error of a call without an answer if c was closed meanwhile.
+func (c *Client) orClosed(err error) error {
+	if err == nil || !c.closed.Load() {
+		return err
+	}
+	switch status.Code(err) {
+	case codes.Canceled, codes.Unavailable, codes.DeadlineExceeded:
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	return err
 }
 
 // askOwner asks the owner of a key, follows redirects, and waits while nobody is the owner. An error ends the

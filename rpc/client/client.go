@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,8 @@ type Client struct {
 	settler     settler
 	withdrawer  withdrawer
 	slices      *slices.Table // nil if nobody lends to this client
+	closing     sync.Once
+	closed      atomic.Bool // before the connections are
 }
 
 // Dial returns a client for the nodes of o. It does not wait for connections or
@@ -71,19 +74,28 @@ func Dial(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Close closes all connections and fails the calls in flight. Reservations are held
+// Close closes all connections. Calls in flight and later ones fail with [ErrClosed].
+// Only the first Close does anything; the others wait for it and return nil.
+//
+// Reservations are held
 // until their lease expires. Settlements of [Reservation.SettleLater] that were not
 // delivered are lost, and the error says how many: call [Client.Flush] first. So are
 // charges of calls without an answer that were not taken back yet.
 //
 // Slices are returned first, which takes at most Options.Timeout. The error says how many
 // could not be returned: their owners charge them in full.
-func (c *Client) Close() error {
+func (c *Client) Close() (err error) {
+	c.closing.Do(func() { err = c.close() })
+	return err
+}
+
+func (c *Client) close() error {
 	errs := []error{c.closeSlices()}
 	if c.settler.outbox != nil {
 		errs = append(errs, c.settler.close())
 	}
 	c.withdrawer.close()
+	c.closed.Store(true)
 	for _, n := range c.seeds {
 		errs = append(errs, n.close())
 	}

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -255,11 +257,52 @@ func TestUnreachableNamesTheNode(t *testing.T) {
 
 func TestClosedClient(t *testing.T) {
 	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
+		for range 2 {
+			if err := t.c.Close(); err != nil {
+				t.Errorf("Close() = %v", err)
+			}
+		}
+		ctx, r := t.Context(), t.c.Reservation("k", "id")
+		calls := map[string]func() error{
+			"Check":    func() error { _, err := t.c.Check(ctx, client.Call{Key: "k"}); return err },
+			"Reserve":  func() error { _, err := t.c.Reserve(ctx, client.Estimate{Key: "k"}); return err },
+			"Peek":     func() error { _, err := t.c.Peek(ctx, client.Query{Key: "k"}); return err },
+			"Settle":   func() error { _, err := r.Settle(ctx, client.Usage{}); return err },
+			"Progress": func() error { _, err := t.c.Reservation("k", "id").Progress(ctx, client.Usage{}); return err },
+			"Cancel":   func() error { return t.c.Reservation("k", "id").Cancel(ctx) },
+			"Do": func() error {
+				return t.c.Do(ctx, client.Estimate{Key: "k"}, func(context.Context, *client.Grant) (client.Usage, error) {
+					t.Error("Do() ran its function after Close")
+					return client.Usage{}, nil
+				})
+			},
+		}
+		for name, call := range calls {
+			if err := call(); !errors.Is(err, client.ErrClosed) || !strings.HasSuffix(err.Error(), ": client is closed") {
+				t.Errorf("%s() after Close = %v, want ErrClosed alone", name, err)
+			}
+		}
+		if seen := t.nodes["a"].seen(); len(seen) != 0 {
+			t.Errorf("the node got %q after Close, want nothing", seen)
+		}
+	})
+}
+
+// A call that is in flight when the client is closed may have been charged.
+func TestCloseFailsCallsInFlight(t *testing.T) {
+	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
+		t.nodes["a"].behave(silent)
+		failed := make(chan error, 1)
+		go func() {
+			_, err := t.c.Check(context.Background(), client.Call{Key: "k"})
+			failed <- err
+		}()
+		synctest.Wait()
 		if err := t.c.Close(); err != nil {
 			t.Errorf("Close() = %v", err)
 		}
-		if d, err := t.c.Check(t.Context(), client.Call{Key: "k"}); err == nil || d.Allowed() {
-			t.Errorf("Check() after Close = %v, %v, want an error", d.Outcome, err)
+		if err := <-failed; !errors.Is(err, client.ErrClosed) || status.Code(err) == codes.Unknown {
+			t.Errorf("Check() during Close = %v, want ErrClosed and a gRPC status", err)
 		}
 	})
 }

@@ -35,6 +35,9 @@ var (
 	// ErrConflict means that the request id was used for another call, or that the
 	// reservation has already ended differently.
 	ErrConflict = errors.New("request id conflict")
+	// ErrClosed means that the client was closed. A call that was in flight then may have been
+	// charged: its error also wraps a gRPC status.
+	ErrClosed = errors.New("client is closed")
 )
 
 // OverloadedError is an [ErrOverloaded] that says when to try again. It has a gRPC

@@ -15,14 +15,9 @@ import (
 	"github.com/bucketring/bucketring/rpc/pb"
 )
 
-// Errors of [Reservation.SettleLater].
-var (
-	// ErrQueueFull means that the queue of pending settlements is full. See
-	// Options.MaxPendingSettlements.
-	ErrQueueFull = errors.New("queue of pending settlements is full")
-	// ErrClosed means that the client was closed.
-	ErrClosed = errors.New("client is closed")
-)
+// ErrQueueFull means that the queue of pending settlements of [Reservation.SettleLater] is
+// full. See Options.MaxPendingSettlements.
+var ErrQueueFull = errors.New("queue of pending settlements is full")
 
 // settler reports settlements in the background.
 type settler struct {

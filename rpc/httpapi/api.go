@@ -45,7 +45,8 @@ type Options struct {
 	// Status returns the JSON object that /status shows. Nil: there is no such path.
 	Status func() any
 	// Partitions returns the JSON object that /status/partitions shows: of all partitions,
-	// or of those of a member. Nil: there is no such path.
+	// or of those of a member, which may be an [*UnknownMemberError]. Nil: there is no such
+	// path.
 	Partitions func(ctx context.Context, member string) (any, error)
 	// Forget takes a member off the roster that will not come back, with force if need be
 	// without votes. Errors: [*UnknownMemberError], [*ForgetRefusedError], or that the state

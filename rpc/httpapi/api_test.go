@@ -203,6 +203,9 @@ func TestRoutes(t *testing.T) {
 			if member == "gone" {
 				return nil, errors.New("it has ended")
 			}
+			if member == "n9" {
+				return nil, &UnknownMemberError{member, []string{"n1", "n2"}}
+			}
 			return map[string]string{"member": member}, nil
 		}
 	})
@@ -221,6 +224,7 @@ func TestRoutes(t *testing.T) {
 		{"GET", "/status/partitions", 200, `{"member":""}`},
 		{"GET", "/status/partitions?member=n2", 200, `{"member":"n2"}`},
 		{"GET", "/status/partitions?member=gone", 503, `{"error":"unavailable","message":"it has ended"}`},
+		{"GET", "/status/partitions?member=n9", 404, `{"error":"unknown_member","field":"member","message":"member: no member has the name \"n9\"; did you mean`},
 		{"GET", "/status/partitions?owner=n2", 400, `owner: unknown field`},
 		{"GET", "/v1/check", 405, `{"error":"method_not_allowed","message":"/v1/check takes POST, got \"GET\""}`},
 		{"POST", "/v1/limits", 405, `takes GET, HEAD`},

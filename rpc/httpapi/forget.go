@@ -40,6 +40,10 @@ func (e *UnknownMemberError) Error() string {
 	return "member: no member has the name " + text.Quote(e.Name) + hint + "; members are " + strings.Join(e.Known, ", ")
 }
 
+func (e *UnknownMemberError) problem() *problem {
+	return &problem{status: http.StatusNotFound, Code: "unknown_member", Field: "member", Message: e.Error(), why: server.InvalidField}
+}
+
 // ForgetRefusedError says why a member is not forgotten.
 type ForgetRefusedError struct{ Reason string }
 
@@ -57,7 +61,7 @@ func (a *api) forgetMember(w http.ResponseWriter, r *http.Request) error {
 	}
 	answer, err := a.forget(withRemote(r), member, force)
 	if unknown, ok := errors.AsType[*UnknownMemberError](err); ok {
-		return &problem{status: http.StatusNotFound, Code: "unknown_member", Field: "member", Message: unknown.Error(), why: server.InvalidField}
+		return unknown.problem()
 	}
 	if refused, ok := errors.AsType[*ForgetRefusedError](err); ok {
 		return &problem{status: http.StatusConflict, Code: "refused", Message: refused.Error()}

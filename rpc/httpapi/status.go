@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -57,6 +58,9 @@ func (a *api) showPartitions(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	answer, err := a.partitions(r.Context(), member)
+	if unknown, ok := errors.AsType[*UnknownMemberError](err); ok {
+		return unknown.problem()
+	}
 	if err != nil {
 		return &problem{status: http.StatusServiceUnavailable, Code: "unavailable", Message: err.Error()}
 	}

@@ -80,6 +80,18 @@ func (p Pass) allows(r *http.Request) bool {
 	})
 }
 
+// refusesForm reports whether a request is not forwarded only because its Content-Type is
+// that of a form, or cannot be read.
+func (p Pass) refusesForm(r *http.Request) bool {
+	if !hasForm(r.Header) {
+		return false
+	}
+	other := *r
+	other.Header = r.Header.Clone()
+	other.Header.Del("Content-Type")
+	return p.allows(&other)
+}
+
 // isBelowEndpoint reports whether a path is that of a metered endpoint, or below one.
 // Servers that route by prefix run both.
 func isBelowEndpoint(target string) bool {

@@ -84,6 +84,19 @@ func TestWhatPasses(t *testing.T) {
 	if got := text(t, answer); !strings.Contains(got, "endpoint_not_allowed") || !strings.Contains(got, "POST /v1/rerank") {
 		t.Errorf("answer = %s, want the reason", got)
 	}
+	for path, want := range map[string]string{
+		"/v1/messages/count_tokens":                "This proxy forwards POST /v1/messages/count_tokens, but not with a form: send Content-Type: application/json.",
+		"/v1/messages/count_tokens?_method=DELETE": "This proxy does not forward POST /v1/messages/count_tokens.",
+		"/v1/rerank": "This proxy does not forward POST /v1/rerank.",
+	} {
+		r, err := http.Post(s.url+path, "application/x-www-form-urlencoded", strings.NewReader("{}")) // as curl -d sends it
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := text(t, r); r.StatusCode != http.StatusForbidden || !strings.Contains(got, want) {
+			t.Errorf("POST %s as a form = %d %s, want 403 and %q", path, r.StatusCode, got, want)
+		}
+	}
 }
 
 // raw sends a path without normalizing it, and returns the status.

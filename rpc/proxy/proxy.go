@@ -99,7 +99,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.metered.ServeHTTP(w, r)
 	case route.ambiguous || !p.options.Pass.allows(r):
 		p.metrics.rejected.Inc()
-		reject(w, route.dialect, http.StatusForbidden, "endpoint_not_allowed", "This proxy does not forward "+text.Shorten(r.Method+" "+r.URL.Path, maxShownTarget)+".")
+		message := "This proxy does not forward " + text.Shorten(r.Method+" "+r.URL.Path, maxShownTarget) + "."
+		if !route.ambiguous && p.options.Pass.refusesForm(r) {
+			message = "This proxy forwards " + text.Shorten(r.Method+" "+r.URL.Path, maxShownTarget) + ", but not with a form: send Content-Type: application/json."
+		}
+		reject(w, route.dialect, http.StatusForbidden, "endpoint_not_allowed", message)
 	default:
 		p.metrics.passed.Inc()
 		body.extendOnRead()

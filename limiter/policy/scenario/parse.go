@@ -168,7 +168,9 @@ func (p *parser) step(n yamldoc.Node, defaults step) (step, bool) {
 	for _, f := range fields {
 		switch {
 		case f.Name == "at":
-			s.at = p.duration(f.Value, "at")
+			if at, ok := p.duration(f.Value, "at"); ok { // else it is that of the previous step
+				s.at = at
+			}
 		case f.Name == string(s.verb):
 			p.verb(&s, f.Value)
 		case slices.Contains(callKeys, f.Name):
@@ -244,7 +246,7 @@ func (p *parser) detail(s *step, f yamldoc.Field) {
 	case "n":
 		s.choices = p.count(f.Value, f.Name)
 	case "ttl":
-		s.ttl = p.duration(f.Value, f.Name)
+		s.ttl, _ = p.duration(f.Value, f.Name)
 	case "final":
 		i, _ := p.r.Word(f.Value, f.Name, "true", "false")
 		s.final = i == 0
@@ -314,7 +316,7 @@ func (p *parser) expect(s *step, f yamldoc.Field) {
 	case "granted":
 		w.granted = p.count(f.Value, "granted")
 	case "retry_after":
-		w.retryAfter, w.hasRetryAfter = p.duration(f.Value, "retry_after"), true
+		w.retryAfter, w.hasRetryAfter = p.duration(f.Value, "retry_after")
 	case "remaining":
 		w.remaining = p.amounts(f)
 	case "debt":
@@ -363,19 +365,20 @@ func (p *parser) count(n yamldoc.Node, what string) int64 {
 // maxDuration keeps virtual time within an int64 of nanoseconds.
 const maxDuration = 10 * 366 * 24 * time.Hour
 
-func (p *parser) duration(n yamldoc.Node, what string) time.Duration {
+func (p *parser) duration(n yamldoc.Node, what string) (d time.Duration, ok bool) {
 	text, ok := p.r.Text(n, what)
 	if !ok {
-		return 0
+		return 0, false
 	}
 	d, err := parseDuration(text)
 	if _, number := strconv.Atoi(text); number == nil && text != "0" {
 		p.r.Problem(n, "%s needs a unit, as in %ss", what, text)
+		return 0, false
 	} else if err != nil || d < 0 || d > maxDuration {
 		p.r.Problem(n, "%s must be a duration such as 1m30s or 40d, at most %s, got %q", what, "3660d", text)
-		return 0
+		return 0, false
 	}
-	return d
+	return d, true
 }
 
 // parseDuration is [time.ParseDuration] with days, which come first: 40d, 1d12h.

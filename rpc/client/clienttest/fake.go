@@ -109,9 +109,13 @@ func Start(o Options) (*Fake, error) {
 }
 
 // Close ends the client and the node. The error says how many settlements of
-// [client.Reservation.SettleLater] were still pending. It must be called once.
+// [client.Reservation.SettleLater] were still pending, also if the program has closed the
+// client before. It must be called once.
 func (f *Fake) Close() error {
 	err := f.client.Close()
+	if n := f.client.Status().PendingSettlements; n > 0 && err == nil {
+		err = fmt.Errorf("the client was closed with pending settlements (%d): call Flush before Close", n)
+	}
 	f.stop()
 	return err
 }
@@ -121,7 +125,8 @@ func (f *Fake) stop() {
 	<-f.served
 }
 
-// Client returns the client of the fake. It is always the same, and Close closes it.
+// Client returns the client of the fake. It is always the same. Close closes it, and
+// the program may do so before.
 func (f *Fake) Client() *client.Client { return f.client }
 
 // Now returns the time of the fake's clock.

@@ -215,6 +215,36 @@ func TestInASynctestBubble(t *testing.T) {
 	})
 }
 
+// Programs usually close their client when they end.
+func TestTheProgramClosesTheClient(t *testing.T) {
+	f := clienttest.New(t, clienttest.Options{Policy: rules}) // whose end fails t if Close returns an error
+	check(t, f, 100)
+	if err := f.Client().Close(); err != nil {
+		t.Errorf("Close() = %v", err)
+	}
+	if _, err := f.Client().Check(t.Context(), client.Call{Key: "acme/alice"}); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("Check() after Close = %v, want ErrClosed", err)
+	}
+}
+
+// A program that closes its client and ignores the error loses settlements all the same.
+func TestTheProgramLosesSettlements(t *testing.T) {
+	f, err := clienttest.Start(clienttest.Options{Policy: rules})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := reserve(t, f)
+	f.SetUnreachable(true)
+	if err := r.SettleLater(client.Usage{}); err != nil {
+		t.Errorf("SettleLater() = %v", err)
+	}
+	_ = f.Client().Close()
+	const want = "the client was closed with pending settlements (1): call Flush before Close"
+	if err := f.Close(); err == nil || err.Error() != want {
+		t.Errorf("Close() = %v, want %q", err, want)
+	}
+}
+
 func TestProblems(t *testing.T) {
 	if _, err := clienttest.Start(clienttest.Options{Policy: "tiers: { free: { tokens: many } }"}); err == nil || !strings.Contains(err.Error(), "policy:1:") {
 		t.Errorf("Start() = %v, want the line of the mistake", err)
