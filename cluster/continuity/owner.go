@@ -140,11 +140,7 @@ func (m *Machine) tend(i int, transfers *int) {
 // heir, if there is one and not too many copies are on their way.
 func (m *Machine) startTransfer(i int, transfers *int) {
 	p := &m.parts[i]
-	most := m.o.MaxTransfers
-	if !p.known.Heir.IsZero() && m.now-m.changedAt < m.o.Lease {
-		most = m.o.MaxBesideCalls
-	}
-	if p.export != nil || p.proposal != nil || *transfers >= most {
+	if p.export != nil || p.proposal != nil || *transfers >= m.o.MaxTransfers {
 		return
 	}
 	if to, ok := m.usable(m.targets.Owner(i)); ok {
@@ -156,16 +152,18 @@ func (m *Machine) startTransfer(i int, transfers *int) {
 	}
 }
 
-// startTransfers begins more transfers after some have ended.
+// startTransfers begins more transfers after some have ended. While calls change what this
+// member owns, which need the processors, it leaves partitions with an heir to the next walk:
+// no call waits for these.
 func (m *Machine) startTransfers() {
-	transfers := m.transfers()
+	transfers, besideCalls := m.transfers(), m.now-m.changedAt < m.o.Lease
 	for i := range m.parts {
 		if transfers >= m.o.MaxTransfers {
 			return
 		}
 		p := &m.parts[i]
 		heir := p.known.Heir
-		if p.known.Owner == m.self && !p.stale && (heir.IsZero() || !m.heirFails(i) && !m.staysAlone(heir)) {
+		if p.known.Owner == m.self && !p.stale && (heir.IsZero() || !besideCalls && !m.heirFails(i) && !m.staysAlone(heir)) {
 			m.startTransfer(i, &transfers)
 		}
 	}

@@ -158,10 +158,7 @@ func newSim(seed uint64, broken bug) *sim {
 		delay: time.Millisecond,
 	}
 	s.o = Defaults(simPartitions)
-	s.o.Contact, s.o.Forget, s.o.MaxTransfers, s.o.MaxBesideCalls = 4*time.Second, 9*time.Second, 3, 3
-	if !slices.Contains(regressions, int(seed)) { // these are older than MaxBesideCalls
-		s.o.MaxBesideCalls = 1 + int(seed%3)
-	}
+	s.o.Contact, s.o.Forget, s.o.MaxTransfers = 4*time.Second, 9*time.Second, 3
 	s.history = newSimHistory(s)
 	return s
 }

@@ -167,16 +167,17 @@ func TestVotesAreCollectedInAPause(t *testing.T) {
 	}
 }
 
-// TestFewCopiesBesideCalls: a member that must hand everything over sends few copies at once
-// while calls change what it owns, unless they wait for an heir.
-func TestFewCopiesBesideCalls(t *testing.T) {
+// TestCopiesBesideCalls: a member that must hand everything over begins more copies as soon as
+// some have ended. While calls change what it owns, it does so once per heartbeat only, unless
+// they wait for an heir.
+func TestCopiesBesideCalls(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		changed time.Duration // how long ago a call changed a partition
 		noHeir  bool
-		want    int
+		tick    int // offers in a tick between two heartbeats
 	}{
-		{"beside calls", 0, false, Defaults(1).MaxBesideCalls},
+		{"beside calls", 0, false, 0},
 		{"beside calls, without an heir", 0, true, Defaults(1).MaxTransfers},
 		{"without calls", time.Minute, false, Defaults(1).MaxTransfers},
 	} {
@@ -199,13 +200,23 @@ func TestFewCopiesBesideCalls(t *testing.T) {
 			for i := range m.peers {
 				m.peers[i].contact = now
 			}
-			offers := 0
-			fx := m.Step(Tick{}, now)
-			for _, p := range m.peers {
-				offers += len(entriesOf(fx, p.ID, Offer))
+			offers := func() (n int) {
+				fx := m.Step(Tick{}, now)
+				for _, p := range m.peers {
+					n += len(entriesOf(fx, p.ID, Offer))
+				}
+				return n
 			}
-			if offers != c.want {
-				t.Errorf("%d copies are offered at once, want %d", offers, c.want)
+			m.transfersEnded, m.nextWalk = true, now+TickInterval
+			if n := offers(); n != c.tick {
+				t.Errorf("%d copies begin after others have ended, want %d", n, c.tick)
+			}
+			for i := range m.parts {
+				m.parts[i].export = nil
+			}
+			now += TickInterval
+			if n := offers(); n != m.o.MaxTransfers {
+				t.Errorf("%d copies begin with a heartbeat, want %d", n, m.o.MaxTransfers)
 			}
 		})
 	}

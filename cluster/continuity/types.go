@@ -116,16 +116,13 @@ type Options struct {
 	VoteTimeout  time.Duration // after which votes are asked for again
 	SealTimeout  time.Duration // after which a sealed partition whose successor is silent goes back, if nothing was proposed
 	MaxTransfers int           // copies sent at once
-	// MaxBesideCalls is the same while calls change what this member owns. It holds for
-	// partitions with an heir: no call waits for these, and calls need the processors.
-	MaxBesideCalls int
 }
 
 // Defaults returns the settings of a production cluster.
 func Defaults(partitions int) Options {
 	return Options{
 		Partitions: partitions, Lease: 2 * time.Second, Heartbeat: 100 * time.Millisecond, HeirSilence: 500 * time.Millisecond,
-		Contact: time.Minute, Forget: 10 * time.Minute, VoteTimeout: 300 * time.Millisecond, SealTimeout: 500 * time.Millisecond, MaxTransfers: 44, MaxBesideCalls: 12,
+		Contact: time.Minute, Forget: 10 * time.Minute, VoteTimeout: 300 * time.Millisecond, SealTimeout: 500 * time.Millisecond, MaxTransfers: 44,
 	}
 }
 

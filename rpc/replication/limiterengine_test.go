@@ -26,7 +26,7 @@ func TestLimitsHoldWhileMembersComeAndGo(t *testing.T) {
 	}
 	const keys, limit = 40, 60
 	c := &cluster{t: t, partitions: limiter.Partitions, protocol: continuity.Defaults(limiter.Partitions), limiter: true}
-	c.protocol.MaxTransfers, c.protocol.MaxBesideCalls = 512, 512
+	c.protocol.MaxTransfers = 512
 	c.begin("a", "b", "c")
 	c.settle()
 	var members atomic.Pointer[[]*member]
