@@ -120,7 +120,7 @@ func (r *benchRun) want(t *testing.T, marks ...string) {
 // TestBenchFaults runs the bench with each fault.
 func TestBenchFaults(t *testing.T) {
 	t.Run("leave", func(t *testing.T) {
-		r := runBench(t, "--for", "8s", "--leave", "2@2s")
+		r := runBench(t, "--for", "14s", "--leave", "2@2s")
 		r.want(t, "leave bench-2")
 		// It leaves the ring first, so no call waits for it.
 		if r.target.Failed > 0 {
