@@ -77,8 +77,7 @@ func Dial(o Options) (*Client, error) {
 // Close closes all connections. Calls in flight and later ones fail with [ErrClosed].
 // Only the first Close does anything; the others wait for it and return nil.
 //
-// Reservations are held
-// until their lease expires. Settlements of [Reservation.SettleLater] that were not
+// Reservations are held until their lease expires. Settlements of [Reservation.SettleLater] that were not
 // delivered are lost, and the error says how many: call [Client.Flush] first. So are
 // charges of calls without an answer that were not taken back yet.
 //

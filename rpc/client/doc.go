@@ -67,9 +67,8 @@
 // error means that the client has no decision:
 // [ErrUnreachable] if no node answered in time, [ErrOverloaded] if the call was refused,
 // [InvalidError] for an invalid request, [ErrUnknownReservation], [ErrConflict], [ErrClosed]
-// after Close, or the gRPC status of the node. If
-// the caller's context is cancelled, the error is that of the context; Settle and Cancel go on
-// then, because they are owed. After
+// after Close, or the gRPC status of the node. If the caller's context is cancelled, the error
+// is that of the context; Settle and Cancel go on then, because they are owed. After
 // ErrUnreachable the call may have been charged: repeat it with the same request id.
 //
 // # Numbers
