@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/cluster"
+	"github.com/bucketring/bucketring/cluster/continuity"
 )
 
 // formationPoll is the time between two looks at a cluster that forms.
@@ -96,14 +97,15 @@ func (n *Node) expected() (members int, explicit bool) {
 }
 
 // awaitOwners waits until every partition has an owner and, if there are other members, an
-// heir, so that calls from now on need not wait for either.
+// heir, and this node the leases of its own, so that calls from now on need not wait for any
+// of them.
 func (n *Node) awaitOwners(ctx context.Context) error {
 	poll := time.NewTicker(formationPoll)
 	defer poll.Stop()
 	for {
 		status, err := n.replication.Status(ctx)
 		heirs := len(status.Roster.Names) < 2 || status.WithoutHeir == 0
-		if err != nil || status.Voter && status.WithoutOwner == 0 && heirs {
+		if err != nil || status.Voter && status.WithoutOwner == 0 && heirs && status.Roles[continuity.Fenced] == 0 {
 			return err
 		}
 		select {

@@ -87,11 +87,12 @@ func (n *Node) AwaitMembers(ctx context.Context, members int) error {
 	return n.appliedView.wait(ctx, func(v *cluster.View) bool { return len(v.Members) >= members })
 }
 
-// AwaitReady waits until the node has become ready for calls.
+// AwaitReady waits until the node has become ready for calls, and until the owners that it
+// knows of decide: on a busy machine a node becomes ready without them after some seconds.
 func (n *Node) AwaitReady(ctx context.Context) error {
 	select {
 	case <-n.becameReady:
-		return nil
+		return n.awaitOwners(ctx)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

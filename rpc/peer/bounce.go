@@ -9,6 +9,7 @@ import (
 
 	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/ring"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
@@ -31,6 +32,10 @@ const (
 // in fallback at once.
 const (
 	maxOwnerless = 3 * time.Second
+	// maxUnleased is the same for an owner without lease. A new one gets its first lease within
+	// milliseconds, at the next heartbeat at the latest. One that has lost it could not get
+	// another heir before that, and is probably cut off.
+	maxUnleased = 500 * time.Millisecond
 	// ownerlessPause: after so long without a call that waits, there may have been an owner.
 	ownerlessPause = time.Second
 )
@@ -45,8 +50,9 @@ type ownerless struct {
 	}
 }
 
-// waits reports whether a call of a partition that nobody decides should wait.
-func (o *ownerless) waits(partition int, term uint64, now time.Duration) bool {
+// waits reports whether a call of a partition that nobody decides should wait: until there has
+// been nobody for so long.
+func (o *ownerless) waits(partition int, term uint64, now, atMost time.Duration) bool {
 	o.Lock()
 	defer o.Unlock()
 	p := &o.partitions[partition]
@@ -54,7 +60,7 @@ func (o *ownerless) waits(partition int, term uint64, now time.Duration) bool {
 		p.term, p.since = term, now
 	}
 	p.last = now
-	return now-p.since < maxOwnerless
+	return now-p.since < atMost
 }
 
 // answered says that a call which has waited was decided by an owner: there is one, and
@@ -72,9 +78,13 @@ func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
 	at, _ := ctx.Deadline()
 	wait := min(bounceWait<<f.bounces, maxBounceWait)
 	was := r.owners.Place(f.Partition)
+	atMost, why := maxOwnerless, causeRedirect
+	if was.Role == continuity.Fenced {
+		atMost, why = maxUnleased, causeNoLease
+	}
 	f.bounces++
-	if f.Origin == call.Outbox || time.Until(at) < wait+bounceWait || !r.ownerless.waits(f.Partition, was.Term, r.owners.Clock()) {
-		r.fallBack(f, causeRedirect)
+	if f.Origin == call.Outbox || time.Until(at) < wait+bounceWait || !r.ownerless.waits(f.Partition, was.Term, r.owners.Clock(), atMost) {
+		r.fallBack(f, why)
 		return
 	}
 	pause, cancel := context.WithTimeout(ctx, wait)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/cluster/continuity"
+	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/pb"
 	"github.com/bucketring/bucketring/rpc/replication"
 )
@@ -65,9 +66,62 @@ func TestOwnerThatIsBusy(t *testing.T) {
 	t.Parallel()
 	var o ownerless
 	for at := time.Duration(0); at < 10*maxOwnerless; at += ownerlessPause / 2 {
-		if !o.waits(7, 1, at) {
+		if !o.waits(7, 1, at, maxOwnerless) {
 			t.Fatalf("at %s: a call does not wait, although the last one was answered", at)
 		}
 		o.answered(7, at)
+	}
+}
+
+// TestOwnerWithoutLease: calls wait for the lease of this member, which a new owner gets within
+// milliseconds, but not for one that does not come, as when the member is cut off.
+func TestOwnerWithoutLease(t *testing.T) {
+	t.Parallel()
+	node := newCluster(t, 2)[0]
+	lease := func(role continuity.Role) {
+		node.owners.set(func(int) replication.Place { return replication.Place{Owner: node.owners.self, Role: role} })
+	}
+	check := func(atMost time.Duration) pb.Route {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), atMost)
+		defer cancel()
+		d, err := node.Check(ctx, &pb.CheckRequest{Key: "acme/alice", Tier: "guarded", InputTokens: 1})
+		if err != nil {
+			t.Error(err)
+		}
+		return d.GetRoute()
+	}
+	lease(continuity.Fenced)
+	before := node.owners.awaited.Load()
+	early := make(chan pb.Route, 1)
+	go func() { early <- check(testWait) }()
+	waittest.Until(t, "the call to wait", func() bool { return node.owners.awaited.Load() > before })
+	lease(continuity.Active)
+	if route := <-early; route != pb.Route_ROUTE_LOCAL {
+		t.Errorf("the lease came while the call waited: route %s, want local", route)
+	}
+
+	lease(continuity.Fenced)
+	for _, step := range []struct {
+		at    time.Duration
+		waits bool
+	}{
+		{time.Minute, true},
+		{time.Minute + maxUnleased/2, true},
+		{time.Minute + maxUnleased, false},
+		{time.Minute + 2*maxUnleased, false},
+		{2 * time.Minute, true}, // nobody has asked in between
+	} {
+		node.owners.clock.Store(int64(step.at))
+		before := node.owners.awaited.Load()
+		if route := check(300 * time.Millisecond); route != pb.Route_ROUTE_FALLBACK {
+			t.Errorf("at %s: route %s, want fallback", step.at, route)
+		}
+		if waited := node.owners.awaited.Load() > before; waited != step.waits {
+			t.Errorf("at %s: waited for a lease: %t, want %t", step.at, waited, step.waits)
+		}
+	}
+	if n := node.Status().Fallbacks["no_lease"]; n != 5 {
+		t.Errorf("%d calls were decided in fallback for lack of a lease, want 5", n)
 	}
 }

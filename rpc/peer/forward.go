@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	grpcstatus "google.golang.org/grpc/status"
 
-	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
@@ -87,17 +86,16 @@ func (r *Router) start(ctx *link.DeadlineContext, v *routingTable, f *forward) {
 // startAtOwner sends f to its owner, or decides it if that is this member.
 func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *forward) {
 	f.table, f.toDecider = v, false
-	place := r.owners.Place(f.Partition)
 	owner := r.ownerOf(v, f.Partition)
 	switch {
 	case r.mine(v, f.Partition, r.owners.Clock()):
 		r.decideHere(ctx, f)
 	case owner != nil && owner.peer != nil:
 		r.startAt(ctx, f, owner)
-	case v.fenced || place.Role == continuity.Fenced:
+	case v.fenced:
 		r.fallBack(f, causeNoLease)
 	default:
-		f.waits = true // the partition gets its first or its next owner
+		f.waits = true // the partition gets its first or its next owner, or this one its lease
 	}
 }
 
