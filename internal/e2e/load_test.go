@@ -251,14 +251,20 @@ func (ss samples) wantAnswered(t *testing.T, what string) {
 // heir has died wait for it 50 ms, pause for 20 ms and wait again, until there is another
 // heir, which takes a small machine about 150 ms, on which all partitions change meanwhile.
 // The bounds are far below the one, and above the other.
+//
+// An heir that is only silent is replaced after 0.5 s, and calls that wait for it have a second.
+// On a busy machine that is too short for a few of them, which began at the same moment.
 func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	t.Helper()
 	t.Logf("%s, before: %v", what, before)
 	t.Logf("%s, during: %v", what, during)
 	before.wantAnswered(t, what+", before")
 	during.wantAnswered(t, what+", during")
-	if n := len(before.by(client.Fallback)) + len(during.by(client.Fallback)); n != 0 {
-		t.Errorf("%s: %d calls were decided in fallback, want none", what, n)
+	if n := len(before.by(client.Fallback)); n != 0 {
+		t.Errorf("%s: %d calls were decided in fallback before the fault, want none", what, n)
+	}
+	if late := during.by(client.Fallback); len(late) > len(during)/1000 || late.window() > 500*time.Millisecond {
+		t.Errorf("%s: %d of %d calls were decided in fallback, within %v, want one in a thousand, within half a second", what, len(late), len(during), late.window())
 	}
 	if got, most := during.quantile(500), 3*before.quantile(500)+10*time.Millisecond; got > most {
 		t.Errorf("%s: the median during the fault is %v, want at most %v (before: %v)", what, got, most, before.quantile(500))
