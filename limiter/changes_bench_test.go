@@ -117,6 +117,68 @@ func BenchmarkChanges(b *testing.B) {
 	}
 }
 
+// BenchmarkOpenReservations measures a reserve and a settle of a key of four limits that has
+// other open reservations, and the copy of both for the heir. A changed record is copied as a
+// whole, with what each open reservation needs to be settled exactly.
+func BenchmarkOpenReservations(b *testing.B) {
+	for _, open := range []int{1, 10, 100, 1000} {
+		b.Run(fmt.Sprint(open), func(b *testing.B) {
+			owner, heir := limiter.New(limiter.Options{}), limiter.New(limiter.Options{})
+			const key = "user"
+			part := limiter.PartitionOf(key)
+			owner.Track(part, true)
+			heir.Close(part)
+			r := &limiter.Request{Key: key, Plan: benchPlan(b, owner, len(key)), Requests: 1, InputTokens: 900, OutputTokens: 100}
+			var d limiter.Decision
+			now, next, size := benchStart, 0, 0
+			reserve := func() {
+				next++
+				r.ID = fmt.Sprintf("%032x", next)
+				if err := owner.Reserve(now, r, &d); err != nil || d.Outcome != limiter.Allowed {
+					b.Fatal(d.Outcome, err)
+				}
+			}
+			settleOldest := func() {
+				id := fmt.Sprintf("%032x", next-open)
+				if err := owner.Settle(now, &limiter.Usage{Key: key, ID: id, InputTokens: 900, OutputTokens: 60, Final: true}, &d); err != nil {
+					b.Fatal(err)
+				}
+			}
+			var w limiter.StateWriter
+			replicate := func() {
+				w.Reset()
+				if _, ok := owner.AppendChanges(now, part, heir.Seq(part), &w); !ok {
+					b.Fatal("the list of changes is too short")
+				}
+				size = len(w.Message())
+				in, err := heir.ReadChanges(w.Message(), nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for in.Next() {
+					if err := heir.Apply(now, in); err != nil {
+						b.Fatal(err)
+					}
+				}
+				owner.ForgetChanges(part, heir.Seq(part))
+			}
+			for range open {
+				reserve()
+			}
+			replicate()
+			b.ReportAllocs()
+			for b.Loop() {
+				now.Mono, now.Wall = now.Mono+int64(time.Millisecond), now.Wall+int64(time.Millisecond)
+				reserve()
+				replicate()
+				settleOldest()
+				replicate()
+			}
+			b.ReportMetric(float64(size), "B/message")
+		})
+	}
+}
+
 // BenchmarkManyChanges measures what one root with very many changed keys of four limits
 // costs: the longest time for which the message of its changes holds the lock of the
 // partition, and the reading and applying of a complete copy.

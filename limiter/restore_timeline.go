@@ -2,6 +2,9 @@
 
 package limiter
 
+// leastBlock is the length of the shortest block: its numbers, and one low.
+const leastBlock = 12
+
 // timeline reads a timeline. One of a single mark takes no memory of its own.
 func (d *restorer) timeline(t *timeline) {
 	n := d.count("blocks")
@@ -31,6 +34,9 @@ func (d *restorer) timeline(t *timeline) {
 		if n == 1 && b.isFirst(m) {
 			t.low = b.low[0]
 			return
+		}
+		if m.blocks == nil {
+			m.blocks = make([]block, 0, min(n, len(d.buf)/leastBlock+1))
 		}
 		m.blocks = append(m.blocks, b)
 	}

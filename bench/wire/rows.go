@@ -86,6 +86,14 @@ func admitted(a bench.Answer, err error) error {
 	return err
 }
 
+// settled returns an error unless the owner settled a call.
+func settled(a bench.Answer, err error) error {
+	if err == nil && a.Route == "fallback" {
+		return fmt.Errorf("settled in fallback by %s", a.Owner)
+	}
+	return err
+}
+
 // addRows starts all servers, and adds their rows.
 func (b *run) addRows(ctx context.Context) error {
 	all := make([]string, keys)
@@ -185,11 +193,13 @@ func (b *run) checkRows(ctx context.Context, where string, c *local.Cluster, s *
 	}
 	b.add("unary check"+where, s, checks(t, of, "four"), 1, 16, 128)
 	b.add("unary check of 1 limit"+where, s, checks(t, of, "one"), 16, 128)
-	b.add("unary reserve, 2 levels of 4 limits"+where, s, func(ctx context.Context, _, _ int) (int, error) {
+	b.add("unary reserve and settle, 2 levels of 4 limits"+where, s, func(ctx context.Context, _, _ int) (int, error) {
 		n := rand.IntN(keys)
-		return 1, admitted(t.Reserve(ctx, &bench.Call{
-			Key: orgs[n%len(orgs)] + "/" + keyName(n), Tier: "four", InputTokens: 900, MaxOutputTokens: 100, ID: newID(),
-		}))
+		c := bench.Call{Key: orgs[n%len(orgs)] + "/" + keyName(n), Tier: "four", InputTokens: 900, MaxOutputTokens: 100, ID: newID()}
+		if err := admitted(t.Reserve(ctx, &c)); err != nil {
+			return 0, err
+		}
+		return 2, settled(t.Settle(ctx, bench.Usage{ID: c.ID, Key: c.Key, InputTokens: 900, OutputTokens: 60, Final: true}))
 	}, 16, 128)
 	b.add("batch of 256"+where, s, batch, 1, 16)
 	http, err := b.open(ctx, "http://"+node.HTTP, target.Options{Timeout: callTimeout})

@@ -134,6 +134,12 @@ func TestAnswersThatAreNoMeasurement(t *testing.T) {
 			t.Errorf("admitted(%+v) has no error", a)
 		}
 	}
+	if settled(bench.Answer{Route: "fallback"}, nil) == nil {
+		t.Error("settled() of a settle in fallback has no error")
+	}
+	if err := settled(bench.Answer{Route: "local"}, nil); err != nil {
+		t.Errorf("settled() = %v for a settle by the owner", err)
+	}
 	if err := admitted(bench.Answer{Outcome: bench.Allowed, Route: "forward"}, nil); err != nil {
 		t.Error(err)
 	}
