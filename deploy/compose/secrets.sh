@@ -5,6 +5,7 @@
 # bucketring in the PATH.
 set -euo pipefail
 umask 077
+[ ! -e secrets ] || { echo "./secrets exists: remove it to make new ones" >&2; exit 1; }
 mkdir secrets
 cd secrets
 bucketring certs init

@@ -89,6 +89,9 @@ func NewProxy(c config.Proxy, o ProxyOptions) (p *Proxy, err error) {
 	if err != nil {
 		return nil, invalid("identity", err)
 	}
+	if c.Identity == "bearer" && o.Policy().APIKeys() == 0 {
+		o.Logger.Warn("the policy has no API keys: every call gets a 401 until it has the caller's", "setting", "api_keys", "hint", "bucketring policy hash-key")
+	}
 	keys := keypath.LogHash
 	if c.AccessLogKeys == "plain" {
 		keys = keypath.LogPlain

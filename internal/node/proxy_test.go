@@ -150,3 +150,21 @@ func TestBadProxySettings(t *testing.T) {
 		}
 	}
 }
+
+// TestProxyWithoutAPIKeys: a proxy that refuses every call says so when it starts.
+func TestProxyWithoutAPIKeys(t *testing.T) {
+	t.Parallel()
+	const warning = "the policy has no API keys"
+	for _, keys := range []string{"", "api_keys: [{ hash: " + policy.HashAPIKey("sk-alice") + ", key: acme/alice }]\n"} {
+		file := filepath.Join(t.TempDir(), "policy.yaml")
+		if err := os.WriteFile(file, []byte("tiers: { free: { requests: 10/min } }\ndefault_tier: free\n"+keys), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n := start(t, func(c *config.Config) {
+			c.Policy, c.ProxyListen, c.Proxy.Upstream, c.Proxy.Identity = file, "127.0.0.1:0", "http://127.0.0.1:9", "bearer"
+		})
+		if got := strings.Contains(n.log.String(), warning); got != (keys == "") {
+			t.Errorf("with api_keys %q: the log warns: %t in\n%s", keys, got, n.log)
+		}
+	}
+}
