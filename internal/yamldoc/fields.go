@@ -70,6 +70,20 @@ func (r *Reader) Fields(n Node, what string, known []string) []Field {
 	return fields
 }
 
+// FirstPair returns the first key of a mapping and its value as they are written, without a
+// problem whatever they are. Both are "" if n is not a mapping, or they are not scalars.
+func (n Node) FirstPair() (key, value string) {
+	n = n.resolved()
+	if n.node == nil || n.node.Kind != yaml.MappingNode || len(n.node.Content) < 2 {
+		return "", ""
+	}
+	k, v := n.child(n.node.Content[0]).resolved().node, n.child(n.node.Content[1]).resolved().node
+	if k.Kind != yaml.ScalarNode || v.Kind != yaml.ScalarNode {
+		return "", ""
+	}
+	return k.Value, v.Value
+}
+
 var (
 	firstDigits = regexp.MustCompile(`^\$?[0-9]{1,3}$`)
 	threeDigits = regexp.MustCompile(`^[0-9]{3}([^0-9].*)?$`)

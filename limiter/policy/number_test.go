@@ -43,6 +43,8 @@ func TestProblemsSayHowToWriteIt(t *testing.T) {
 		tier("zone: New York"):                           `did you mean "America/New_York"?`,
 		tier("requests: [10/min, 20/1m]"):                `tier free has two limits named "requests-minute"`,
 		tier("requests: [10/min, 20]"):                   `needs a window, as in 20/min`,
+		tier("limits: { requests: 10/min }"):             `requests: 10/min is the short form, which stands beside limits: write it under the tier, or { dimension: requests, limit: 10, window: min } in limits`,
+		tier("limits: [{ concurrent: 5 }]"):              `or { dimension: concurrent, limit: 5 } in limits`,
 		tier("requests: []"):                             `tier free: requests needs at least one amount; leave it out for no limit`,
 		tier("concurrent: [10]"):                         `concurrent must be a single value, got a list`,
 		"tiers:\n\tfree: { requests: 1/min }\n":          `YAML does not allow tabs for indentation, write spaces`,
@@ -62,6 +64,8 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 		"tiers: 7\n",
 		"tiers: { free: { spend: $1,000/day, requests: 10/min } }\n",
 		"tiers: { free: { concurrent: 1,000 } }\n",
+		"tiers: { free: { limits: { requests: 10/min, tokens: 10/min } } }\n",
+		"tiers: { free: { limits: [{ requests: 10/min }] } }\ndefault_tier: free\noverrides:\n  - { key: acme, limit: requests, value: 5, until: 2026-12-24 }\n",
 		"models: llama\ntiers: { free: { requests: 1/min } }\n",
 	} {
 		_, err := Parse("p.yaml", []byte(source), limiter.NewCatalog())

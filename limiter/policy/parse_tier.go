@@ -90,6 +90,9 @@ func (p *parser) parseTier(t *tierDef, fields []yamldoc.Field) {
 		case "priority":
 			t.classes = p.parsePriority(f.Value)
 		case "limits":
+			if p.shortInLimits(f.Value, t) {
+				break
+			}
 			for _, item := range p.r.Items(f.Value, "limits of tier "+t.name) {
 				if !p.room(item, "limits per tier", len(t.limitNames), p.most.limits) {
 					break
@@ -262,6 +265,9 @@ var dimensionSyntax = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 
 // parseLimit reads the long form of a limit.
 func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
+	if p.shortInLimits(n, t) {
+		return
+	}
 	d := limitDef{node: n, at: map[string]yamldoc.Node{}}
 	what := "a limit of tier " + t.name
 	for _, f := range p.r.Fields(n, what, limitKeys) {
@@ -312,6 +318,24 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 	if d.Dimension != "" && (has || d.Dimension == limiter.Concurrent) && p.finishLimit(t, &d, win, v, what) && ok && p.checkHeadroom(&d, what) {
 		t.limits = append(t.limits, d)
 	}
+}
+
+// shortInLimits reports whether n, the limits of a tier or one of them, is written in the
+// short form, which stands beside limits: a problem.
+func (p *parser) shortInLimits(n yamldoc.Node, t *tierDef) bool {
+	dimension, value := n.FirstPair()
+	if !slices.Contains(shorthandKeys, dimension) {
+		return false
+	}
+	p.unnamed = true
+	amount, win := cutRate(value)
+	long := "dimension: " + dimension + ", limit: " + amount
+	if win != "" {
+		long += ", window: " + win
+	}
+	p.r.Problem(n, "limits of tier %s: %s: %s is the short form, which stands beside limits: write it under the tier, or { %s } in limits",
+		t.name, dimension, text.Shorten(value, text.MaxShown), text.Shorten(long, 2*text.MaxShown))
+	return true
 }
 
 func (d *limitDef) parseAmount(s string) (int64, error) { return ParseAmount(d.Dimension, s) }
