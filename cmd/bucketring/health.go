@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -103,7 +104,7 @@ func probe(node *httpNode, path string, timeout time.Duration) health {
 	node.client.Timeout = timeout
 	resp, err := node.client.Get(node.base + path)
 	if err != nil {
-		return health{Message: err.Error()}
+		return health{Message: fmt.Sprintf("%s did not answer: %v", strings.TrimPrefix(node.base, "http://"), innermost(err))}
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
@@ -111,6 +112,14 @@ func probe(node *httpNode, path string, timeout time.Duration) health {
 		return health{Message: err.Error()}
 	}
 	return health{Healthy: resp.StatusCode == http.StatusOK, Message: strings.TrimSpace(string(text))}
+}
+
+// innermost returns the error of a request without the method and the URL.
+func innermost(err error) error {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 // dialAddress turns an address that a node listens on into one to dial: an

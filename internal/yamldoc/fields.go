@@ -107,6 +107,24 @@ func (n Node) thousandsAfter(i int) (keys []string) {
 	return keys
 }
 
+// Thousands returns how many of the first items of a list in brackets are one number with
+// commas, such as 5 and 000/day of 5,000/day, and that number without commas. n is at most 1 if
+// the first item stands for itself.
+func Thousands(items []Node) (n int, number string) {
+	var parts []string
+	for i, item := range items {
+		node := item.node
+		if !isPlain(node) || i == 0 && !firstDigits.MatchString(node.Value) || i > 0 && !threeDigits.MatchString(node.Value) {
+			break
+		}
+		parts = append(parts, node.Value)
+		if i > 0 && len(node.Value) > 3 { // it has the window
+			break
+		}
+	}
+	return len(parts), strings.Join(parts, "_")
+}
+
 func isPlain(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Style == 0 }
 
 // maxListed bounds the known keys that a message lists.

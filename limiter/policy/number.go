@@ -38,6 +38,8 @@ var (
 	rateWord    = regexp.MustCompile(`^(\$?[0-9][0-9_.]*[kKMB]?)\s*(?i:[rt]p([smhd]))$`)
 	withCommas  = regexp.MustCompile(`^\$?[0-9]{1,3}(,[0-9]{3})+$`)
 	smallM      = regexp.MustCompile(`^\$?[0-9][0-9_.]*m$`)
+	withDots    = regexp.MustCompile(`^\$?[1-9][0-9]{0,2}(\.[0-9]{3})+$`)
+	plainNumber = regexp.MustCompile(`^[0-9][0-9_]*(\.[0-9]+)?$`)
 	fraction    = regexp.MustCompile(`^[0-9]+\.[0-9]+$`)
 	currency    = regexp.MustCompile(`^(?i:[€£¥]|(?:eur|gbp|usd)\b)|(?i:[$€£¥]|(?:\b|[0-9])(?:eur|gbp|usd))$`)
 	rateWindows = map[string]string{"s": "second", "m": "min", "h": "hour", "d": "day"}
@@ -62,6 +64,11 @@ func howToWrite(d limiter.Dimension, amount, win string) string {
 		return "write " + strings.TrimSuffix(amount, "m") + "M" + after + " for millions"
 	case d == limiter.Spend && currency.MatchString(amount):
 		return "prices are in dollars: write " + inDollars(amount) + after
+	case withDots.MatchString(amount):
+		whole, _, _ := strings.Cut(amount, ".")
+		return fmt.Sprintf("write %s%s for thousands, or %s%s", strings.ReplaceAll(amount, ".", "_"), after, whole, after)
+	case d == limiter.Spend && plainNumber.MatchString(amount):
+		return "write $" + amount + after
 	case fraction.MatchString(amount):
 		return wholeRate(amount, win)
 	}

@@ -45,6 +45,14 @@ func TestProblemsSayHowToWriteIt(t *testing.T) {
 		tier("requests: [10/min, 20]"):                   `needs a window, as in 20/min`,
 		tier("limits: { requests: 10/min }"):             `requests: 10/min is the short form, which stands beside limits: write it under the tier, or { dimension: requests, limit: 10, window: min } in limits`,
 		tier("limits: [{ concurrent: 5 }]"):              `or { dimension: concurrent, limit: 5 } in limits`,
+		tier("tokens: 100.000/min"):                      `write 100_000/min for thousands, or 100/min`,
+		tier("spend: 50.5/day"):                          `got "50.5/day": write $50.5/day`,
+		tier("spend: [10/day]"):                          `write $10/day`,
+		tier("spend: $10"):                               `needs a window, as in $10/day`,
+		tier("concurrent: 4/min"):                        `concurrent takes no window, got "4/min": write 4`,
+		tier("requests: [60/min, 5,000/day]"):            `tier free: requests: a comma ends an item of a list: write 5_000/day`,
+		tier("rpm: 60"):                                  `did you mean "requests"?`,
+		"prices: { m: { in: 3, out: 15 } }\n":            `unknown key "out" in the price of "m"; did you mean "output"?`,
 		tier("requests: []"):                             `tier free: requests needs at least one amount; leave it out for no limit`,
 		tier("concurrent: [10]"):                         `concurrent must be a single value, got a list`,
 		"tiers:\n\tfree: { requests: 1/min }\n":          `YAML does not allow tabs for indentation, write spaces`,
@@ -65,6 +73,8 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 		"tiers: { free: { spend: $1,000/day, requests: 10/min } }\n",
 		"tiers: { free: { concurrent: 1,000 } }\n",
 		"tiers: { free: { limits: { requests: 10/min, tokens: 10/min } } }\n",
+		"tiers: { free: { limits: [{ dimension: spend, limit: $100/day }] } }\n",
+		"tiers: { free: { requests: [60/min, 1,000,000/day, 5/s] } }\n",
 		"tiers: { free: { limits: [{ requests: 10/min }] } }\ndefault_tier: free\noverrides:\n  - { key: acme, limit: requests, value: 5, until: 2026-12-24 }\n",
 		"models: llama\ntiers: { free: { requests: 1/min } }\n",
 	} {
@@ -100,11 +110,13 @@ func TestSeveralWindows(t *testing.T) {
 func TestPricesPerTokenAreWarnedOf(t *testing.T) {
 	const tiers = "tiers: { free: { spend: $1/day } }\n"
 	for price, want := range map[string]string{
-		"0.000003": `the price of "m": input is $0.000003 per million tokens: if it is meant for one token, write 3`,
-		"0.001":    "",
-		"0":        "",
+		"0.000003, output: 3":  `the price of "m": input is $0.000003 per million tokens: write 3 if it is meant for one token, and 0.003 if for 1,000`,
+		"0.003, output: 0.015": `the price of "m": input is $0.003 per million tokens: write 3000 if it is meant for one token, and 3 if for 1,000` + "the price of \"m\": output is $0.015 per million tokens: write 15000 if it is meant for one token, and 15 if for 1,000",
+		"0.01, output: 0":      "", // of a small embedding model
+		"0.001, output: 3":     "",
+		"0, output: 3":         "",
 	} {
-		p, err := Parse("p.yaml", []byte("prices: { m: { input: "+price+", output: 3 }, \"*\": { input: 1, output: 1 } }\n"+tiers), limiter.NewCatalog())
+		p, err := Parse("p.yaml", []byte("prices: { m: { input: "+price+" }, \"*\": { input: 1, output: 1 } }\n"+tiers), limiter.NewCatalog())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -108,19 +108,28 @@ func parseTokenPrice(s string) (int64, error) {
 	return n, err
 }
 
-// perToken is a price per million tokens below which it is probably one of a token: $0.001.
-const perToken = 1000
+// A price per million tokens below perToken, $0.001, is probably one of a token, and one of
+// output below perThousand, $0.02, one of a token or of 1,000.
+const (
+	perToken    = 1_000
+	perThousand = 20_000
+)
 
 // warnOfPerToken reports prices that are probably not per million tokens.
 func (p *parser) warnOfPerToken() {
 	for i := range p.prices {
 		e := &p.prices[i]
+		most := int64(perToken)
+		if e.value.output > 0 && e.value.output < perThousand {
+			most = perThousand
+		}
 		for _, part := range []struct {
 			key string
 			n   int64
 		}{{"input", e.value.input}, {"output", e.value.output}} {
-			if part.n > 0 && part.n < perToken {
-				p.r.Problem(e.at, "the price of %q: %s is %s per million tokens: if it is meant for one token, write %s", e.pattern.text, part.key, FormatAmount(limiter.Spend, part.n), formatDecimal(part.n, 0))
+			if part.n > 0 && part.n < most {
+				p.r.Problem(e.at, "the price of %q: %s is %s per million tokens: write %s if it is meant for one token, and %s if for 1,000",
+					e.pattern.text, part.key, FormatAmount(limiter.Spend, part.n), formatDecimal(part.n, 0), formatDecimal(part.n, 3))
 			}
 		}
 	}

@@ -174,9 +174,15 @@ func (p *parser) parseShorthand(t *tierDef, f yamldoc.Field) {
 	if len(items) == 0 {
 		p.r.Problem(f.Value, "%s needs at least one amount; leave it out for no limit", what)
 	}
-	for _, item := range items {
+	for i := 0; i < len(items); i++ {
+		item := items[i]
 		value, ok := p.r.Text(item, what)
 		if !ok {
+			continue
+		}
+		if n, amount := yamldoc.Thousands(items[i:]); n > 1 {
+			p.r.Problem(item, "%s: a comma ends an item of a list: write %s", what, amount)
+			i += n - 1
 			continue
 		}
 		if !p.room(item, "limits per tier", len(t.limitNames), p.most.limits) {
@@ -211,10 +217,14 @@ func (p *parser) parseShort(t *tierDef, key, n yamldoc.Node, dimension, suffix s
 	hasWindow := win != "" || strings.Contains(value, "/")
 	switch {
 	case d.Dimension == limiter.Concurrent && hasWindow:
-		p.r.Problem(n, "%s takes no window, got %s", what, text.Quote(value))
+		p.r.Problem(n, "%s takes no window, got %s: write %s", what, text.Quote(value), text.Shorten(amount, text.MaxShown))
 		return
 	case d.Dimension != limiter.Concurrent && !hasWindow:
-		p.r.Problem(n, "%s needs a window, as in %s/min", what, text.Shorten(value, text.MaxShown))
+		usual := "min"
+		if d.Dimension == limiter.Spend {
+			usual = "day"
+		}
+		p.r.Problem(n, "%s needs a window, as in %s/%s", what, text.Shorten(value, text.MaxShown), usual)
 		return
 	}
 	if p.finishLimit(t, &d, win, n, what) && unique {
@@ -312,7 +322,9 @@ func (p *parser) parseLimit(t *tierDef, n yamldoc.Node) {
 		win, good = p.r.Text(v, what+": window")
 		ok = ok && good
 	case d.Dimension != limiter.Concurrent && d.Dimension != "":
-		p.r.Problem(n, "%s needs a window", what)
+		if amount, _ := d.at["limit"].Scalar().(string); !strings.Contains(amount, "/") { // else it is there, in the wrong place
+			p.r.Problem(n, "%s needs a window", what)
+		}
 		ok = false
 	}
 	if d.Dimension != "" && (has || d.Dimension == limiter.Concurrent) && p.finishLimit(t, &d, win, v, what) && ok && p.checkHeadroom(&d, what) {

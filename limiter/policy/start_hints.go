@@ -15,7 +15,9 @@ import (
 // synonyms are keys that people write for others: mostly for starts.
 var synonyms = map[string]string{
 	"model": "models",
-	"at":    "starts", "from": "starts", "begin": "starts", "begins": "starts", "start_at": "starts", "starts_at": "starts",
+	"rpm":   "requests", "rps": "requests", "rpd": "requests", "tpm": "tokens", "tpd": "tokens", "budget": "spend", "concurrency": "concurrent", "parallel": "concurrent",
+	"in": "input", "out": "output", "prompt": "input", "completion": "output",
+	"at": "starts", "from": "starts", "begin": "starts", "begins": "starts", "start_at": "starts", "starts_at": "starts",
 	"reset": "starts", "resets": "starts", "reset_at": "starts", "anchor": "starts", "day": "starts", "time": "starts",
 }
 

@@ -130,7 +130,7 @@ func (s *Status) risk() string {
 		}
 	}
 	if missing > 0 && len(s.Roster.Names)-missing-1 < len(s.Roster.Names)/2+1 {
-		return fmt.Sprintf("%d of %d members are not connected: without another one there is no majority", missing, len(s.Roster.Names))
+		return fmt.Sprintf("%d of %d members are not connected: if one more is lost, the rest is no majority", missing, len(s.Roster.Names))
 	}
 	return ""
 }

@@ -285,7 +285,11 @@ func (r Report) text(verbose bool) string {
 	var b strings.Builder
 	for _, result := range r.Results {
 		if len(result.Failures) == 0 {
-			fmt.Fprintf(&b, "ok    %s (%d steps)\n", result.Name, result.Steps)
+			steps := "steps"
+			if result.Steps == 1 {
+				steps = "step"
+			}
+			fmt.Fprintf(&b, "ok    %s (%d %s)\n", result.Name, result.Steps, steps)
 		} else {
 			fmt.Fprintf(&b, "FAIL  %s\n", result.Name)
 		}
