@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -64,6 +63,8 @@ a preStop hook.`,
 			if err := s.writeJSON(answer); err != nil {
 				return err
 			}
+		} else if e, ok := errors.AsType[*commandError](answer.err); ok {
+			return &commandError{code: exitUnhealthy, cause: e.cause, hint: e.hint}
 		} else {
 			s.printf("%s\n", answer.Message)
 		}
@@ -78,6 +79,7 @@ a preStop hook.`,
 type health struct {
 	Healthy bool   `json:"healthy"`
 	Message string `json:"message"`
+	err     error  // why there is no answer, with a hint; nil: there is one
 }
 
 // healthPoll is the time between two questions of health --wait.
@@ -104,7 +106,8 @@ func probe(node *httpNode, path string, timeout time.Duration) health {
 	node.client.Timeout = timeout
 	resp, err := node.client.Get(node.base + path)
 	if err != nil {
-		return health{Message: fmt.Sprintf("%s did not answer: %v", strings.TrimPrefix(node.base, "http://"), innermost(err))}
+		err = unanswered(node.target, node.usesTLS(), err)
+		return health{Message: err.Error(), err: err}
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
@@ -112,14 +115,6 @@ func probe(node *httpNode, path string, timeout time.Duration) health {
 		return health{Message: err.Error()}
 	}
 	return health{Healthy: resp.StatusCode == http.StatusOK, Message: strings.TrimSpace(string(text))}
-}
-
-// innermost returns the error of a request without the method and the URL.
-func innermost(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
-	}
-	return err
 }
 
 // dialAddress turns an address that a node listens on into one to dial: an

@@ -179,7 +179,11 @@ func (s *streams) printStatus(n *node.Status, now time.Time) {
 		word = s.colorize(red, "not ready") + " (" + n.NotReady + ")"
 	}
 	s.printf("%s is %s  version %s  up %s\n", n.Name, word, n.Version, formatDuration(time.Duration(n.UptimeSeconds)*time.Second))
-	s.printf("cluster %s  ring %s  view %d  policy %s\n\n", c.Label, c.RingDigest, c.View, n.Policy.Version)
+	s.printf("cluster %s  ring %s  view %d  policy %s\n", c.Label, c.RingDigest, c.View, n.Policy.Version)
+	if e := n.Envoy; e != nil {
+		s.printf("rules for Envoy %s: %s in %s\n", cmp.Or(e.Digest, "none"), amount.Plural(int64(e.Rules), "rule"), cmp.Or(strings.Join(e.Domains, ", "), "no domain"))
+	}
+	s.printf("\n")
 	s.printMembers(c)
 	s.printReplication(c.Replication, n.Journal, now)
 	if n.Waiting != nil && n.Waiting.Total() > 0 {

@@ -39,6 +39,7 @@ func TestStatusShowsWarnings(t *testing.T) {
 		Policy: source.Status{Version: one.String(), Status: filewatch.Status{LastError: badPolicy.Error()}},
 		Auth:   &auth.Status{Status: filewatch.Status{LastError: "reload callers: auth.yaml:4:3: no"}},
 		Envoy: &node.EnvoyStatus{
+			Domains: []string{"shop", "chat"}, Rules: 3, Digest: "4db8aa88",
 			Files: &filewatch.Status{LastError: "reload envoy rules: limits.yaml:1:1: no\n    domain: x\n    ^"},
 			Plane: &xds.Status{Address: "eg:18001", LastError: "limits: descriptors: no"},
 		},
@@ -81,6 +82,7 @@ func TestStatusShowsWarnings(t *testing.T) {
 	}
 	const want = `n1 is not ready (fenced: somebody else)  version v1  up 1m15s
 cluster prod  ring 00000000000000aa  view 7  policy 0000000000000011
+rules for Envoy 4db8aa88: 3 rules in shop, chat
 
 MEMBER  STATE    PARTITIONS  POLICY            HTTP           GRPC           LINK
 n1      serving  1024 (25%)  0000000000000011  10.0.0.1:6470  10.0.0.1:6471  up, 1,200 queued

@@ -8,11 +8,12 @@ umask 077
 [ ! -e secrets ] || { echo "./secrets exists: remove it to make new ones" >&2; exit 1; }
 mkdir secrets
 cd secrets
-bucketring certs init
-bucketring certs issue node1 node2 node3 --dns bucketring # the name of all, since addresses of containers change
-bucketring certs issue --client proxy
-bucketring certs init --dir public --name "proxy"
-bucketring certs issue proxy --dir public
+quietly() { "$@" 2>certs.log || { cat certs.log >&2; exit 1; }; rm certs.log; } # without the next steps of each command
+quietly bucketring certs init
+quietly bucketring certs issue node1 node2 node3 --dns bucketring # the name of all, since addresses of containers change
+quietly bucketring certs issue --client proxy
+quietly bucketring certs init --dir public --name "proxy"
+quietly bucketring certs issue proxy --dir public
 head -c 32 /dev/urandom | base64 > cluster.key
 cat > auth.yaml <<CALLERS
 callers:
@@ -21,3 +22,4 @@ callers:
   scopes: [call]
 CALLERS
 bucketring auth token --name ops --scopes call,read,admin --out ops.token >> auth.yaml
+echo 'made ./secrets; next, see docs/deploy.md: export BUCKETRING_USER=$(id -u):$(id -g)' >&2

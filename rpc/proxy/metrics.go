@@ -8,12 +8,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Values of the label reason: why a request got no response from the upstream.
+// Values of the label reason: why a request got no response from the upstream, or a part.
 const (
 	failedUnreachable = "unreachable"     // the upstream did not receive the whole request
 	failedConnection  = "connection_lost" // it received the request and closed the connection
 	failedTimeout     = "timeout"
-	failedCanceled    = "canceled" // the caller disconnected, or the proxy shut down
+	failedInterrupted = "interrupted" // the response broke off
+	failedCanceled    = "canceled"    // the caller disconnected, or the proxy shut down
 )
 
 type metrics struct {
@@ -31,10 +32,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		passed: unmetered.WithLabelValues("passed"), rejected: unmetered.WithLabelValues("rejected"),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "bucketring_proxy_upstream_failures_total",
-			Help: "Requests without a response from the model server, by reason.",
+			Help: "Requests that the model server did not answer, or whose answer broke off, by reason.",
 		}, []string{"reason"}),
 	}
-	for _, reason := range []string{failedUnreachable, failedConnection, failedTimeout, failedCanceled} {
+	for _, reason := range []string{failedUnreachable, failedConnection, failedTimeout, failedInterrupted, failedCanceled} {
 		m.failures.WithLabelValues(reason)
 	}
 	if reg == nil {

@@ -55,6 +55,7 @@ func New(o Options) (*Proxy, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	p.upstream = newUpstream(o.ResponseHeaderTimeout)
+	p.upstream.interrupted = p.metrics.failures.WithLabelValues(failedInterrupted)
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p.transport(),

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/bucketring/bucketring/internal/waittest"
 	"github.com/bucketring/bucketring/rpc/client/middleware"
 	"github.com/bucketring/bucketring/rpc/proxy"
@@ -148,6 +150,47 @@ func TestStalledCallerOfShortResponses(t *testing.T) {
 	case <-time.After(waittest.Limit):
 		t.Error("the connection is still open")
 	}
+}
+
+// TestInterruptedResponseIsCounted: a response that the upstream breaks off is a failure of it, and a
+// whole one is none.
+func TestInterruptedResponseIsCounted(t *testing.T) {
+	metrics := prometheus.NewRegistry()
+	s := start(t, setup{
+		edit: func(o *proxy.Options) { o.Middleware.Registerer = metrics },
+		upstream: handler(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if r.Header.Get("X-Whole") != "" {
+				_, _ = io.WriteString(w, `{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}`)
+				return
+			}
+			w.Header().Set("Content-Length", "500")
+			_, _ = io.WriteString(w, `{"choices":[`)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}),
+	})
+	interrupted := func() float64 {
+		families, err := metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.Metric {
+				if f.GetName() == "bucketring_proxy_upstream_failures_total" && m.Label[0].GetValue() == "interrupted" {
+					return m.Counter.GetValue()
+				}
+			}
+		}
+		t.Fatal("there is no such counter")
+		return 0
+	}
+	_, _ = io.Copy(io.Discard, s.post("/v1/chat/completions", hello, "X-Whole", "yes").Body)
+	if n := interrupted(); n != 0 {
+		t.Errorf("%v interrupted responses after a whole one, want 0", n)
+	}
+	_, _ = io.Copy(io.Discard, s.post("/v1/chat/completions", hello).Body)
+	waittest.Until(t, "the interruption to be counted", func() bool { return interrupted() == 1 })
 }
 
 // An endless response header takes bounded memory and is an error.

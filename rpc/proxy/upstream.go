@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/bucketring/bucketring/rpc/client/middleware"
@@ -38,6 +39,8 @@ type upstream struct {
 	ctx       context.Context // done after abort
 	abort     context.CancelFunc
 	down      atomic.Bool // the last request got no response
+
+	interrupted prometheus.Counter // answers that broke off
 }
 
 // newUpstream reads HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
@@ -91,7 +94,7 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 		context.AfterFunc(r.Context(), end) // the body is the connection, which outlives RoundTrip
 		return response, nil
 	}
-	response.Body = &responseBody{response.Body, end}
+	response.Body = &responseBody{&countedBody{response.Body, ctx, u.interrupted, false}, end}
 	return response, nil
 }
 
@@ -104,6 +107,23 @@ type responseBody struct {
 func (b *responseBody) Close() error {
 	defer b.end()
 	return b.ReadCloser.Close()
+}
+
+// countedBody counts an answer that breaks off although its request still runs.
+type countedBody struct {
+	io.ReadCloser
+	ctx         context.Context // of the request
+	interrupted prometheus.Counter
+	counted     bool
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !b.counted && b.ctx.Err() == nil {
+		b.counted = true
+		b.interrupted.Inc()
+	}
+	return n, err
 }
 
 // onResponse records that the upstream is up.
