@@ -44,9 +44,12 @@ func TestOverload(t *testing.T) {
 				t.Fatalf("no result: %v\n%s%s", err, &out, &errs)
 			}
 			target := &run.Targets[0]
+			peak := target.Overload.Peak()
 			for _, s := range target.Overload.Steps {
+				// A machine that was slow when the capacity was found can answer several times that.
+				beyond := s.Times*target.Overload.Capacity > peak
 				t.Logf("%gx: offered %.0f/s, sent %.0f/s, answered %.0f/s, p99 %v; %d refused, p99 %v; %d failed", s.Times, s.Offered, s.Sent, s.Answered, s.P99, s.Calls.Refused, s.RefusedP99, s.Calls.Failed)
-				if s.Times > 2 && s.Calls.Refused == 0 {
+				if s.Times > 2 && beyond && s.Calls.Refused == 0 {
 					t.Errorf("at %gx nothing was refused", s.Times)
 				}
 				if c := s.Control; c != nil {
@@ -54,7 +57,7 @@ func TestOverload(t *testing.T) {
 					if c.Answered == 0 || c.ServersCPU == 0 {
 						t.Errorf("at %gx the control answered nothing: %+v", s.Times, c)
 					}
-				} else if s.Times > 1 && s.Recovery != report.NeverNormal {
+				} else if s.Times > 1 && beyond && s.Recovery != report.NeverNormal {
 					t.Errorf("at %gx there was no control", s.Times)
 				}
 				if b := s.Bare; b != nil {
