@@ -111,12 +111,12 @@ func TestBurst(t *testing.T) {
 	if queued.unused > 0.1 {
 		t.Errorf("%.0f %% of the limit was unused during the burst although calls waited, want at most 10 %%", 100*queued.unused)
 	}
-	least := 0.88 // few calls of each user are served
+	least, more := 0.88, 0.01 // few calls of each user are served
 	if *full {
-		least = 0.95
+		least, more = 0.95, 0.05
 	}
-	if queued.jain < least || queued.jain <= refused.jain+0.05 {
-		t.Errorf("Jain's index %.3f with the queue, want at least %.2f, and clearly more than %.3f", queued.jain, least, refused.jain)
+	if queued.jain < least || queued.jain <= refused.jain+more {
+		t.Errorf("Jain's index %.3f with the queue, want at least %.2f, and %.2f more than %.3f", queued.jain, least, more, refused.jain)
 	}
 	// The bound is wide, because the machine may be busy.
 	if longest := w.maxWait + 5*time.Second; queued.percentile(100) > longest {
