@@ -2,7 +2,7 @@
 
 package limiter
 
-// leastBlock is the length of the shortest block: its numbers, and one low.
+// leastBlock is the length of the shortest block in bytes: three numbers and one low.
 const leastBlock = 12
 
 // timeline reads a timeline. One of a single mark takes no memory of its own.

@@ -79,7 +79,7 @@ a preStop hook.`,
 type health struct {
 	Healthy bool   `json:"healthy"`
 	Message string `json:"message"`
-	err     error  // why there is no answer, with a hint; nil: there is one
+	err     error  // why the node did not answer, with a hint; nil: it answered
 }
 
 // healthPoll is the time between two questions of health --wait.

@@ -49,8 +49,8 @@ func TestHotKey(t *testing.T) {
 		}
 		return target
 	}
-	// With a window of a minute, a bucket would refill by a thousand calls in a millisecond, and
-	// the audit does not know the times of the owner as exactly.
+	// With a window of a minute, a bucket refills by a thousand calls in a millisecond. The audit
+	// knows the times of the owner less exactly than that.
 	const plenty = "limit: 60_000_000, window: 60m"
 	off := measure("off", "3", plenty+", slices: off", "--callers", "256")
 	clients := measure("clients", "3", plenty+", slices: clients", "--callers", "256")

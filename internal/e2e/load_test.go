@@ -253,7 +253,7 @@ func (ss samples) wantAnswered(t *testing.T, what string) {
 // The bounds are far below the one, and above the other.
 //
 // An heir that is only silent is replaced after 0.5 s, and calls that wait for it have a second.
-// On a busy machine that is too short for a few of them, which began at the same moment.
+// On a busy machine that is too short for a few of them.
 func wantUndisturbed(t *testing.T, what string, before, during samples) {
 	t.Helper()
 	t.Logf("%s, before: %v", what, before)

@@ -46,7 +46,8 @@ func TestOverload(t *testing.T) {
 			target := &run.Targets[0]
 			peak := target.Overload.Peak()
 			for _, s := range target.Overload.Steps {
-				// A machine that was slow when the capacity was found can answer several times that.
+				// If the machine was busy while the capacity was measured, the nodes can answer
+				// several times as much now.
 				beyond := s.Times*target.Overload.Capacity > peak
 				t.Logf("%gx: offered %.0f/s, sent %.0f/s, answered %.0f/s, p99 %v; %d refused, p99 %v; %d failed", s.Times, s.Offered, s.Sent, s.Answered, s.P99, s.Calls.Refused, s.RefusedP99, s.Calls.Failed)
 				if s.Times > 2 && beyond && s.Calls.Refused == 0 {

@@ -87,8 +87,8 @@ func (n *Node) AwaitMembers(ctx context.Context, members int) error {
 	return n.appliedView.wait(ctx, func(v *cluster.View) bool { return len(v.Members) >= members })
 }
 
-// AwaitReady waits until the node has become ready for calls, and until the owners that it
-// knows of decide: on a busy machine a node becomes ready without them after some seconds.
+// AwaitReady waits until the node is ready for calls, every partition has an owner and an heir,
+// and this node has its leases. On a busy machine a node becomes ready before that.
 func (n *Node) AwaitReady(ctx context.Context) error {
 	select {
 	case <-n.becameReady:

@@ -12,7 +12,7 @@ import (
 	"github.com/bucketring/bucketring/limiter"
 )
 
-// synonyms are keys that people write for others: mostly for starts.
+// synonyms are keys that people write for the keys of a policy.
 var synonyms = map[string]string{
 	"model": "models",
 	"rpm":   "requests", "rps": "requests", "rpd": "requests", "tpm": "tokens", "tpd": "tokens", "budget": "spend", "concurrency": "concurrent", "parallel": "concurrent",

@@ -77,9 +77,9 @@ func Dial(o Options) (*Client, error) {
 // Close closes all connections. Calls in flight and later ones fail with [ErrClosed].
 // Only the first Close does anything; the others wait for it and return nil.
 //
-// Reservations are held until their lease expires. Settlements of [Reservation.SettleLater] that were not
-// delivered are lost, and the error says how many: call [Client.Flush] first. So are
-// charges of calls without an answer that were not taken back yet.
+// Reservations are held until their lease expires. Settlements of [Reservation.SettleLater]
+// that were not delivered are lost, and the error says how many: call [Client.Flush] first.
+// So are charges of calls without an answer that were not taken back yet.
 //
 // Slices are returned first, which takes at most Options.Timeout. The error says how many
 // could not be returned: their owners charge them in full.

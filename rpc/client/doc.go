@@ -64,12 +64,12 @@
 // # Errors
 //
 // A denial is an answer; [Decision.Err] makes it an error, and Do returns that. Any other
-// error means that the client has no decision:
-// [ErrUnreachable] if no node answered in time, [ErrOverloaded] if the call was refused,
-// [InvalidError] for an invalid request, [ErrUnknownReservation], [ErrConflict], [ErrClosed]
-// after Close, or the gRPC status of the node. If the caller's context is cancelled, the error
-// is that of the context; Settle and Cancel go on then, because they are owed. After
-// ErrUnreachable the call may have been charged: repeat it with the same request id.
+// error means that the client has no decision: [ErrUnreachable] if no node answered in time,
+// [ErrOverloaded] if the call was refused, [InvalidError] for an invalid request,
+// [ErrUnknownReservation], [ErrConflict], [ErrClosed] after Close, or the gRPC status of the
+// node. If the caller's context is cancelled, the error is that of the context; Settle and
+// Cancel go on then, because they are owed. After ErrUnreachable the call may have been
+// charged: repeat it with the same request id.
 //
 // # Numbers
 //

@@ -32,9 +32,9 @@ const (
 // in fallback at once.
 const (
 	maxOwnerless = 3 * time.Second
-	// maxUnleased is the same for an owner without lease. A new one gets its first lease within
-	// milliseconds, at the next heartbeat at the latest. One that has lost it could not get
-	// another heir before that, and is probably cut off.
+	// maxUnleased is the same for an owner that has no lease. A new owner gets its first lease
+	// at the next heartbeat at the latest. One that has lost its lease found no other heir
+	// meanwhile, and is probably cut off.
 	maxUnleased = 500 * time.Millisecond
 	// ownerlessPause: after so long without a call that waits, there may have been an owner.
 	ownerlessPause = time.Second
@@ -50,8 +50,8 @@ type ownerless struct {
 	}
 }
 
-// waits reports whether a call of a partition that nobody decides should wait: until there has
-// been nobody for so long.
+// waits reports whether a call of a partition that nobody decides should wait. It should while
+// that has lasted for less than atMost.
 func (o *ownerless) waits(partition int, term uint64, now, atMost time.Duration) bool {
 	o.Lock()
 	defer o.Unlock()

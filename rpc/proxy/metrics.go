@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Values of the label reason: why a request got no response from the upstream, or a part.
+// Values of the label reason: why a request got no complete response from the upstream.
 const (
 	failedUnreachable = "unreachable"     // the upstream did not receive the whole request
 	failedConnection  = "connection_lost" // it received the request and closed the connection

@@ -54,8 +54,7 @@ func New(o Options) (*Proxy, error) {
 	if p.metrics, err = newMetrics(o.Middleware.Registerer); err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	p.upstream = newUpstream(o.ResponseHeaderTimeout)
-	p.upstream.interrupted = p.metrics.failures.WithLabelValues(failedInterrupted)
+	p.upstream = newUpstream(o.ResponseHeaderTimeout, p.metrics.failures.WithLabelValues(failedInterrupted))
 	p.reverse = &httputil.ReverseProxy{
 		Rewrite:        p.rewrite,
 		Transport:      p.transport(),

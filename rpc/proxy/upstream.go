@@ -40,13 +40,14 @@ type upstream struct {
 	abort     context.CancelFunc
 	down      atomic.Bool // the last request got no response
 
-	interrupted prometheus.Counter // answers that broke off
+	interrupted prometheus.Counter // responses that broke off
 }
 
-// newUpstream reads HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
-func newUpstream(headerTimeout time.Duration) *upstream {
+// newUpstream reads HTTP_PROXY, HTTPS_PROXY and NO_PROXY. It counts responses that break off in
+// interrupted.
+func newUpstream(headerTimeout time.Duration, interrupted prometheus.Counter) *upstream {
 	through := httpproxy.FromEnvironment().ProxyFunc()
-	u := &upstream{transport: &http.Transport{
+	u := &upstream{interrupted: interrupted, transport: &http.Transport{
 		Proxy:                 func(r *http.Request) (*url.URL, error) { return through(r.URL) },
 		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout:   dialTimeout,
@@ -94,7 +95,7 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 		context.AfterFunc(r.Context(), end) // the body is the connection, which outlives RoundTrip
 		return response, nil
 	}
-	response.Body = &responseBody{&countedBody{response.Body, ctx, u.interrupted, false}, end}
+	response.Body = &responseBody{&countedBody{ReadCloser: response.Body, ctx: ctx, interrupted: u.interrupted}, end}
 	return response, nil
 }
 
@@ -109,7 +110,7 @@ func (b *responseBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// countedBody counts an answer that breaks off although its request still runs.
+// countedBody counts a response that breaks off before its request has ended.
 type countedBody struct {
 	io.ReadCloser
 	ctx         context.Context // of the request

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	amounts "github.com/bucketring/bucketring/internal/amount"
 	"github.com/bucketring/bucketring/limiter"
 	"github.com/bucketring/bucketring/limiter/policy"
 )
@@ -285,11 +286,7 @@ func (r Report) text(verbose bool) string {
 	var b strings.Builder
 	for _, result := range r.Results {
 		if len(result.Failures) == 0 {
-			steps := "steps"
-			if result.Steps == 1 {
-				steps = "step"
-			}
-			fmt.Fprintf(&b, "ok    %s (%d %s)\n", result.Name, result.Steps, steps)
+			fmt.Fprintf(&b, "ok    %s (%s)\n", result.Name, amounts.Plural(int64(result.Steps), "step"))
 		} else {
 			fmt.Fprintf(&b, "FAIL  %s\n", result.Name)
 		}
