@@ -71,30 +71,60 @@ func (o *ownerless) answered(partition int, now time.Duration) {
 	o.partitions[partition].since = now
 }
 
-// bounce waits until this member learns of another owner of the partition of f, or for a
-// moment, and begins anew. If there is no time left, or there has been no owner for long,
-// f is decided in fallback.
-func (r *Router) bounce(ctx *link.DeadlineContext, f *forward) {
+// bounce begins the calls that wait anew, once this member learns of another owner of the
+// first one's partition, or after a moment. A call is decided in fallback if there is no time
+// left, or there has been no owner for long.
+func (r *Router) bounce(ctx *link.DeadlineContext, forwards []forward) {
+	var first *forward
+	for i := range forwards {
+		f := &forwards[i]
+		if !f.waits {
+			continue
+		}
+		if why, hopeless := r.hopeless(ctx, f); hopeless {
+			f.waits = false
+			r.fallBack(f, why)
+		} else if first == nil {
+			first = f
+		}
+	}
+	if first == nil {
+		return
+	}
+	was := r.owners.Place(first.Partition)
+	pause, cancel := context.WithTimeout(ctx.Context, bounceTime(first))
+	defer cancel()
+	_, _ = r.owners.Await(pause, first.Partition, func(now replication.Place) bool { return now != was }) // an error: the pause is over
+	gone, v := context.Cause(ctx), r.table.Load()
+	for i := range forwards {
+		f := &forwards[i]
+		if !f.waits {
+			continue
+		}
+		f.waits = false
+		if gone != nil { // the caller
+			r.withdraw(f)
+			f.result = server.Failed(grpcstatus.FromContextError(gone).Err())
+			continue
+		}
+		f.bounces++
+		f.redirected, f.rerouted = false, false
+		r.startAtOwner(ctx, v, f)
+	}
+}
+
+// bounceTime returns for how long f waits next.
+func bounceTime(f *forward) time.Duration { return min(bounceWait<<f.bounces, maxBounceWait) }
+
+// hopeless reports whether f is not to wait for another owner, and why it is decided in
+// fallback then.
+func (r *Router) hopeless(ctx *link.DeadlineContext, f *forward) (why cause, hopeless bool) {
 	at, _ := ctx.Deadline()
-	wait := min(bounceWait<<f.bounces, maxBounceWait)
 	was := r.owners.Place(f.Partition)
 	atMost, why := maxOwnerless, causeRedirect
 	if was.Role == continuity.Fenced {
 		atMost, why = maxUnleased, causeNoLease
 	}
-	f.bounces++
-	if f.Origin == call.Outbox || time.Until(at) < wait+bounceWait || !r.ownerless.waits(f.Partition, was.Term, r.owners.Clock(), atMost) {
-		r.fallBack(f, why)
-		return
-	}
-	pause, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	_, _ = r.owners.Await(pause, f.Partition, func(now replication.Place) bool { return now != was }) // an error: the pause is over
-	if err := context.Cause(ctx); err != nil {                                                        // the caller has gone
-		r.withdraw(f)
-		f.result = server.Failed(grpcstatus.FromContextError(err).Err())
-		return
-	}
-	f.redirected, f.rerouted = false, false
-	r.startAtOwner(ctx, r.table.Load(), f)
+	return why, f.Origin == call.Outbox || time.Until(at) < bounceTime(f)+bounceWait ||
+		!r.ownerless.waits(f.Partition, was.Term, r.owners.Clock(), atMost)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/bucketring/bucketring/rpc/server"
 )
 
-// confirmTimeout is how long the answers to a batch wait for heirs. Usually it takes one
-// round trip.
+// confirmTimeout is how long the answers to calls of a stream wait for heirs: those that come
+// after them on the stream wait, too. Usually it takes one round trip.
 const confirmTimeout = 50 * time.Millisecond
 
 // confirm gives what this member has just decided to the heirs, and waits for them where
@@ -26,9 +26,10 @@ const confirmTimeout = 50 * time.Millisecond
 // A small one is answered at once, and the heir gets it within 20 ms; while the heir is
 // further behind, small charges wait, too. Until the heir has it, it is remembered.
 //
-// A call whose change the heir does not get in time is asked again, by this member or by
-// the one that sent it, with the same request id: then it is a repeat, and waits again. A
-// slice that was lent with its answer is taken back.
+// A call of a stream whose change the heir does not get soon is asked again by its sender, with
+// the same request id: then it is a repeat, and waits again. Other calls wait until little of
+// their time is left, while an heir that is gone is replaced. A slice that was lent with an
+// answer which is not sent is taken back.
 func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server.Results) (unconfirmed []int) {
 	now := r.owners.Clock()
 	replicated := r.owners.Waits()
@@ -38,7 +39,9 @@ func (r *Router) confirm(ctx context.Context, calls []call.Call, results *server
 			switch c := results.Change(i); {
 			case c.Seq == 0:
 			case r.urgent(&calls[i], &c, now):
-				*list = append(*list, replication.Awaited{Call: i, Partition: calls[i].Partition, Origin: c.Since, Seq: c.Seq})
+				*list = append(*list, replication.Awaited{
+					Call: i, Partition: calls[i].Partition, Origin: c.Since, Seq: c.Seq, Patient: !calls[i].Origin.Streamed(),
+				})
 			default:
 				r.owners.Changed(calls[i].Partition, false)
 			}
@@ -80,10 +83,14 @@ func (r *Router) takeBack(calls []call.Call, results *server.Results, unconfirme
 // confirming has lists of changes that are waited for, for reuse.
 var confirming = sync.Pool{New: func() any { return new([]replication.Awaited) }}
 
-// replicate waits until the heirs have changes. It returns the calls of which they do not have
-// them in time.
+// replicate waits until the heirs have changes, of calls that all came on a stream or all did
+// not. It returns the calls of which they do not have them in time.
 func (r *Router) replicate(ctx context.Context, changes []replication.Awaited) (unconfirmed []int) {
-	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	atMost := confirmTimeout
+	if changes[0].Patient {
+		atMost = r.timeFor(ctx, time.Now())
+	}
+	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
 	r.owners.Replicate(ctx, changes)
 	for i := range changes {

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/bucketring/bucketring/internal/waittest"
+	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/pb"
+	"github.com/bucketring/bucketring/rpc/server"
 )
 
 // TestNotConfirmed: the heir of an owner is silent for a moment. Calls are answered when it
@@ -70,6 +72,63 @@ func TestNotConfirmed(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// TestBatchWaitsForHeirs: the heir of an owner takes long to acknowledge the changes of a large
+// batch. The calls wait for it together, so that none is decided in fallback, and each is
+// charged once.
+func TestBatchWaitsForHeirs(t *testing.T) {
+	for _, through := range []string{"another member", "the owner"} {
+		t.Run(through, func(t *testing.T) {
+			t.Parallel()
+			nodes := newCluster(t, 2, func(o *Options) { o.Timeout = 2 * time.Second })
+			asked, owner := nodes[0], nodes[1]
+			if through == "the owner" {
+				asked = owner
+			}
+			owner.owners.waits.Store(true)
+			owner.owners.slow.Store(int64(4 * confirmTimeout))
+			calls := make([]call.Call, 256)
+			for i := range calls {
+				calls[i] = call.Of(&pb.CheckRequest{Key: owner.ownedBy(i), Tier: "guarded", InputTokens: 200})
+			}
+			results := asked.Do(waittest.Context(t, testWait), calls)
+			defer results.Release()
+			for i := range calls {
+				switch d := results.Get(i).GetDecision(); {
+				case d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED || d.GetRoute() == pb.Route_ROUTE_FALLBACK:
+					t.Fatalf("call %d: %v, want one that its owner allows", i, results.Get(i))
+				case owner.used(calls[i].Key, "guarded", "tokens") != 200:
+					t.Errorf("call %d: %d tokens used, want 200", i, owner.used(calls[i].Key, "guarded", "tokens"))
+				}
+			}
+		})
+	}
+}
+
+// TestHeirNeverAnswers: the calls of a caller without a deadline do not wait for an heir for
+// ever: they are decided in fallback when their time is over.
+func TestHeirNeverAnswers(t *testing.T) {
+	owner := newCluster(t, 2, func(o *Options) { o.Timeout = 150 * time.Millisecond })[1]
+	owner.owners.waits.Store(true)
+	calls := make([]call.Call, 3)
+	for i := range calls {
+		calls[i] = call.Of(&pb.CheckRequest{Key: owner.ownedBy(i), Tier: "open", Requests: new(int64(10))})
+	}
+	done := make(chan *server.Results, 1) // cap 1: the test may have failed
+	go func() { done <- owner.Do(context.Background(), calls) }()
+	var results *server.Results
+	select {
+	case results = <-done:
+	case <-time.After(testWait):
+		t.Fatal("no answer")
+	}
+	defer results.Release()
+	for i := range calls {
+		if d := results.Get(i).GetDecision(); d.GetRoute() != pb.Route_ROUTE_FALLBACK {
+			t.Errorf("call %d: %v, want a decision in fallback", i, results.Get(i))
 		}
 	}
 }

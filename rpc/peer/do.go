@@ -54,7 +54,7 @@ func (r *Router) do(ctx context.Context, calls []call.Call) *server.Results {
 		if forwards == nil {
 			forwards = make([]forward, 0, len(calls)-i)
 			began = time.Now()
-			limited = r.limit(ctx, began, len(calls))
+			limited = r.limit(ctx, began.Add(now-r.owners.Clock()), len(calls)) // the time of the calls began before their heirs were waited for
 		}
 		f := forward{Call: c, index: i, unanswered: decided}
 		if f.TakesSlice {
@@ -96,9 +96,9 @@ func (r *Router) do(ctx context.Context, calls []call.Call) *server.Results {
 			}
 		}
 	}
+	r.finish(limited, forwards)
 	for i := range forwards {
 		f := &forwards[i]
-		r.finish(limited, f)
 		r.sliceAnswered(f)
 		traced.forwarded(i, f)
 		results.Set(f.index, f.result)

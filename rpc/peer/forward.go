@@ -45,16 +45,20 @@ type forward struct {
 	result *pb.Result // once it is decided
 }
 
-// limit returns a context that leaves an eighth of the caller's time, from now on,
-// for an answer without the owner.
+// timeFor returns how long a call may take from now on until it is decided without its owner.
+// That leaves an eighth of the caller's time.
+func (r *Router) timeFor(ctx context.Context, now time.Time) time.Duration {
+	if at, ok := ctx.Deadline(); ok {
+		return min(r.timeout, at.Sub(now)/8*7)
+	}
+	return r.timeout
+}
+
+// limit returns a context for calls that are to be decided in [Router.timeFor] their context.
 //
 // The calls of one request are sent in their order.
 func (r *Router) limit(ctx context.Context, now time.Time, calls int) *link.DeadlineContext {
-	wait := r.timeout
-	if at, ok := ctx.Deadline(); ok {
-		wait = min(wait, at.Sub(now)/8*7)
-	}
-	limited := link.WithDeadline(ctx, now.Add(wait))
+	limited := link.WithDeadline(ctx, now.Add(r.timeFor(ctx, now)))
 	if calls > 1 {
 		limited = limited.InTurn()
 	}
@@ -100,7 +104,10 @@ func (r *Router) startAtOwner(ctx *link.DeadlineContext, v *routingTable, f *for
 }
 
 // decideHere decides f in this process. There is no result if this process may not answer.
-func (r *Router) decideHere(ctx context.Context, f *forward) {
+func (r *Router) decideHere(limited *link.DeadlineContext, f *forward) {
+	at, _ := limited.Deadline()
+	ctx, cancel := context.WithDeadline(limited.Context, at) // limited has no timer, which waiting for heirs needs
+	defer cancel()
 	number(f.Call)
 	c, calls := f.Call, []call.Call{*f.Call}
 	results := r.local.NewResults(1)
@@ -136,17 +143,29 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 	f.pending = to.peer.link.Start(ctx, item)
 }
 
-// finish waits for the result of f. It follows redirects, and falls back if the owner
-// does not answer.
-func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
-	for f.pending != nil || f.waits || f.returned != nil {
+// finish waits for the results of calls. It follows redirects, and falls back if an owner
+// does not answer. Those that have to wait for another owner do so together.
+func (r *Router) finish(ctx *link.DeadlineContext, forwards []forward) {
+	for waits := true; waits; {
+		waits = false
+		for i := range forwards {
+			r.advance(ctx, &forwards[i])
+			waits = waits || forwards[i].waits
+		}
+		if waits {
+			r.bounce(ctx, forwards)
+		}
+	}
+	for i := range forwards {
+		r.complete(&forwards[i])
+	}
+}
+
+// advance waits until f has a result, or has to wait for another owner.
+func (r *Router) advance(ctx *link.DeadlineContext, f *forward) {
+	for !f.waits && (f.pending != nil || f.returned != nil) {
 		if f.returned != nil {
 			r.awaitReturn(ctx, f)
-			continue
-		}
-		if f.waits {
-			f.waits = false
-			r.bounce(ctx, f)
 			continue
 		}
 		result, err := f.pending.Wait(ctx)
@@ -165,6 +184,10 @@ func (r *Router) finish(ctx *link.DeadlineContext, f *forward) {
 			r.accept(ctx, f, result)
 		}
 	}
+}
+
+// complete makes the result of f the answer to its caller.
+func (r *Router) complete(f *forward) {
 	if f.bounces > 0 && !f.fellBack {
 		r.ownerless.answered(f.Partition, r.owners.Clock())
 	}
@@ -226,7 +249,7 @@ func (r *Router) follow(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) 
 	r.metrics.redirects.Inc()
 	f.unanswered = true // the member may have decided it, and not be the owner any more
 	if f.redirected {
-		r.bounce(ctx, f)
+		f.waits = true
 		return
 	}
 	f.redirected = true
@@ -239,7 +262,7 @@ func (r *Router) follow(ctx *link.DeadlineContext, f *forward, to *pb.Redirect) 
 	if m == nil || m.Member == f.to.Member || m.peer == nil {
 		// No member, one that this node does not know of, or this node itself,
 		// which does not own the partition by its own routing table.
-		r.bounce(ctx, f)
+		f.waits = true
 		return
 	}
 	f.table = now

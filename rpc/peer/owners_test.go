@@ -22,8 +22,10 @@ type ringOwners struct {
 	waits   atomic.Bool
 	changed atomic.Int64
 	durable atomic.Uint64
+	slow    atomic.Int64 // if not 0, for how long the heir does not acknowledge a change
 	clock   atomic.Int64
 	awaited atomic.Int64 // calls of Await
+	began   sync.Map     // when a slow heir was given a change first, by partition and number
 
 	journaled, repaid atomic.Int64
 }
@@ -113,7 +115,16 @@ func (o *ringOwners) Replicate(ctx context.Context, changes []replication.Awaite
 }
 
 func (o *ringOwners) waitFor(ctx context.Context, p int, seq uint64) error {
-	for o.durable.Load() < seq {
+	type change struct {
+		partition int
+		seq       uint64
+	}
+	began, _ := o.began.LoadOrStore(change{p, seq}, time.Now())
+	acknowledged := func() bool {
+		slow := time.Duration(o.slow.Load())
+		return o.durable.Load() >= seq || slow > 0 && time.Since(began.(time.Time)) >= slow
+	}
+	for !acknowledged() {
 		if o.Place(p).Owner != o.self {
 			return replication.ErrLost
 		}

@@ -20,6 +20,7 @@ type Awaited struct {
 	Partition int
 	Origin    uint64 // of the place of the partition when the change was made
 	Seq       uint64 // number of the change
+	Patient   bool   // waits for a silent heir, too: it answers again, or is replaced
 	Err       error  // set by Replicate
 }
 
@@ -51,8 +52,9 @@ func (a awaiting) answer(err error) {
 
 // Replicate gives changes to the heirs of their partitions at once, all together, as
 // [Host.Changed] does, and waits until the heirs have them. It sets their Err: nil for those
-// that the heirs have, [ErrLost], [ErrSilent], or the error of ctx. It does not wait for an
-// heir that is known to be silent, so that one such does not delay the answers of others.
+// that the heirs have, [ErrLost], [ErrSilent], or the error of ctx. Unless a change is patient,
+// it does not wait for an heir that is known to be silent, so that one such does not delay the
+// answers of others.
 func (h *Host) Replicate(ctx context.Context, changes []Awaited) {
 	for i := range changes {
 		h.mark(changes[i].Partition, true)
@@ -103,7 +105,7 @@ func (h *Host) await(w *waiter, c *Awaited) {
 	case place.Owner != h.self || place.Origin != c.Origin || h.ended.Load():
 		c.Err = ErrLost
 	case p.durable.Load() >= c.Seq || !h.waits.Load():
-	case h.silent(c.Partition):
+	case !c.Patient && h.silent(c.Partition):
 		c.Err = ErrSilent
 	default:
 		w.left.Add(1)
