@@ -54,7 +54,8 @@ func (r *Router) do(ctx context.Context, calls []call.Call) *server.Results {
 		if forwards == nil {
 			forwards = make([]forward, 0, len(calls)-i)
 			began = time.Now()
-			limited = r.limit(ctx, began.Add(now-r.owners.Clock()), len(calls)) // the time of the calls began before their heirs were waited for
+			// Their time began before some of them waited for heirs.
+			limited = r.limit(ctx, began.Add(now-r.owners.Clock()), len(calls))
 		}
 		f := forward{Call: c, index: i, unanswered: decided}
 		if f.TakesSlice {
