@@ -108,6 +108,28 @@ func TestBatchWaitsForHeirs(t *testing.T) {
 	}
 }
 
+// TestBatchBesideAFrozenOwner: a call that has to wait for its owner does not wait for the
+// owner of a later call of its batch, which does not answer.
+func TestBatchBesideAFrozenOwner(t *testing.T) {
+	nodes := newCluster(t, 3, func(o *Options) { o.Timeout = time.Second })
+	slow, frozen := nodes[1], nodes[2]
+	slow.owners.waits.Store(true)
+	slow.owners.slow.Store(int64(4 * confirmTimeout))
+	frozen.listener.setFrozen(true)
+	calls := []call.Call{
+		call.Of(&pb.CheckRequest{Key: slow.ownedBy(0), Tier: "guarded", InputTokens: 200}),
+		call.Of(&pb.CheckRequest{Key: frozen.ownedBy(0), Tier: "open", Requests: new(int64(1))}),
+	}
+	results := nodes[0].Do(waittest.Context(t, testWait), calls)
+	defer results.Release()
+	if d := results.Get(0).GetDecision(); d.GetRoute() != pb.Route_ROUTE_FORWARD || d.GetOutcome() != pb.Outcome_OUTCOME_ALLOWED {
+		t.Errorf("call of the slow owner: %v, want one that its owner allows", results.Get(0))
+	}
+	if d := results.Get(1).GetDecision(); d.GetRoute() != pb.Route_ROUTE_FALLBACK {
+		t.Errorf("call of the frozen owner: %v, want a decision in fallback", results.Get(1))
+	}
+}
+
 // TestHeirNeverAnswers: the calls of a caller without a deadline do not wait for an heir for
 // ever: they are decided in fallback when their time is over.
 func TestHeirNeverAnswers(t *testing.T) {

@@ -144,12 +144,13 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 }
 
 // finish waits for the results of calls. It follows redirects, and falls back if an owner
-// does not answer. Those that have to wait for another owner do so together.
+// does not answer. Those that have to wait for another owner do so together, and not for
+// members that have not answered others yet.
 func (r *Router) finish(ctx *link.DeadlineContext, forwards []forward) {
 	for waits := true; waits; {
 		waits = false
 		for i := range forwards {
-			r.advance(ctx, &forwards[i])
+			r.advance(ctx, &forwards[i], !waits)
 			waits = waits || forwards[i].waits
 		}
 		if waits {
@@ -161,9 +162,13 @@ func (r *Router) finish(ctx *link.DeadlineContext, forwards []forward) {
 	}
 }
 
-// advance waits until f has a result, or has to wait for another owner.
-func (r *Router) advance(ctx *link.DeadlineContext, f *forward) {
+// advance goes on with f until it has a result, or has to wait for another owner; if it does
+// not block, also until it has to wait for an answer.
+func (r *Router) advance(ctx *link.DeadlineContext, f *forward, block bool) {
 	for !f.waits && (f.pending != nil || f.returned != nil) {
+		if !block && (f.pending == nil || !f.pending.Ended()) {
+			return
+		}
 		if f.returned != nil {
 			r.awaitReturn(ctx, f)
 			continue

@@ -193,6 +193,9 @@ func (p *Pending) reject(err error) *Pending {
 	return p
 }
 
+// Ended reports whether Wait returns at once. It must not be called after Wait.
+func (p *Pending) Ended() bool { return len(p.done) > 0 }
+
 // Wait returns the result of the call. See [Link.Do].
 func (p *Pending) Wait(ctx context.Context) (*pb.Result, error) {
 	m := new(message)
