@@ -180,8 +180,12 @@ func (s *streams) printStatus(n *node.Status, now time.Time) {
 	}
 	s.printf("%s is %s  version %s  up %s\n", n.Name, word, n.Version, formatDuration(time.Duration(n.UptimeSeconds)*time.Second))
 	s.printf("cluster %s  ring %s  view %d  policy %s\n", c.Label, c.RingDigest, c.View, n.Policy.Version)
-	if e := n.Envoy; e != nil {
-		s.printf("rules for Envoy %s: %s in %s\n", cmp.Or(e.Digest, "none"), amount.Plural(int64(e.Rules), "rule"), cmp.Or(strings.Join(e.Domains, ", "), "no domain"))
+	switch e := n.Envoy; {
+	case e == nil:
+	case e.Digest == "":
+		s.printf("no rules for Envoy yet\n")
+	default:
+		s.printf("rules for Envoy %s: %s in %s\n", e.Digest, amount.Plural(int64(e.Rules), "rule"), strings.Join(e.Domains, ", "))
 	}
 	s.printf("\n")
 	s.printMembers(c)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,6 +134,14 @@ INTERACTIVE  STANDARD  BATCH  LONGEST WAIT  LIMIT               OWNER
 		if !bytes.Contains(coloured.Bytes(), []byte(cell)) {
 			t.Errorf("status on a terminal has no %q:\n%s", cell, &coloured)
 		}
+	}
+}
+
+func TestStatusWithoutRules(t *testing.T) {
+	var out bytes.Buffer
+	(&streams{out: &out}).printStatus(&node.Status{Envoy: &node.EnvoyStatus{}}, time.Time{})
+	if got, want := out.String(), "\nno rules for Envoy yet\n"; !strings.Contains(got, want) {
+		t.Errorf("got\n%s\nwant the line %q", got, want)
 	}
 }
 

@@ -344,12 +344,12 @@ func isolated(t *testing.T, flood func(ctx context.Context) (wait func()), victi
 	defer cancel()
 	began := time.Now()
 	wait := flood(ctx)
-	// The best of three windows counts: what the flood does to the victim it does in
+	// The best of five windows counts: what the flood does to the victim it does in
 	// each, what others do to the machine it does in some. The node without a flood
 	// shows how slow the machine is meanwhile.
 	seen := make([][]string, len(victims))
 	fast := make([]bool, len(victims))
-	for range 3 {
+	for range 5 {
 		from := time.Now()
 		time.Sleep(windowTime)
 		machine := max(1, calm.since(from).ratio(quiet[0]))
