@@ -54,7 +54,7 @@ dist-test: $(BIN)/cyclonedx-gomod ## make dist for this platform, and what is in
 
 .PHONY: e2e
 e2e: image ## end-to-end tests with containers and broken networks; needs root, Docker, Compose, iproute2
-	go test -tags e2e -count 1 -timeout 20m -v -skip '^TestDist$$' ./internal/e2e
+	go test -tags e2e -count 1 -timeout 30m -v -skip '^TestDist$$' ./internal/e2e
 	go test -tags e2e -count 1 ./bench/report
 	go test -tags e2e -count 1 -run '^TestStatusPageInBrowser$$' ./internal/node
 

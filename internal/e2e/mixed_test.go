@@ -26,7 +26,7 @@ func taggedBinary(t *testing.T, tag string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	path := filepath.Join(t.TempDir(), tag)
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", tag, "-o", path, "./cmd/bucketring")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tag, "-o", path, "./cmd/bucketring")
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build with the tag %s: %v\n%s", tag, err, out)

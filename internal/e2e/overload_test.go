@@ -34,7 +34,7 @@ func TestOverload(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 6*waittest.Limit)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, binary(t), append([]string{
-				"bench", "run", "--local", "3", "--overload", "--for", "5s", "--keys", "uniform:200k", "--out", "", "--report", "", "-o", "json",
+				"bench", "run", "--local", "3", "--overload", "--for", "3s", "--keys", "uniform:200k", "--out", "", "--report", "", "-o", "json",
 			}, tt.args...)...)
 			var out, errs bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &errs

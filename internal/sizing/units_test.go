@@ -51,6 +51,9 @@ func TestBytesOfEach(t *testing.T) {
 		percent    = 15 // of a documented number that it may be off
 		bytes      = 16 // that it may be off in any case
 	)
+	if testing.Short() {
+		t.Skip("the race detector takes memory of its own")
+	}
 	all := keysIn(partitions, keys)
 	address := startNode(t)
 	load(t, address, []string{"warm-up-a", "warm-up-b", "warm-up-c"}, check)
