@@ -26,6 +26,7 @@ func taggedBinary(t *testing.T, tag string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	path := filepath.Join(t.TempDir(), tag)
+	// With -trimpath it uses the packages that make build has compiled.
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", tag, "-o", path, "./cmd/bucketring")
 	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

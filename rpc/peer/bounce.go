@@ -71,7 +71,7 @@ func (o *ownerless) answered(partition int, now time.Duration) {
 	o.partitions[partition].since = now
 }
 
-// bounce begins the calls that wait anew, once this member learns of another owner of the
+// bounce starts the calls that wait again, once this member learns of another owner of the
 // first one's partition, or after a moment. A call is decided in fallback if there is no time
 // left, or there has been no owner for long.
 func (r *Router) bounce(ctx *link.DeadlineContext, forwards []forward) {
@@ -107,7 +107,7 @@ func (r *Router) bounce(ctx *link.DeadlineContext, forwards []forward) {
 			f.result = server.Failed(grpcstatus.FromContextError(gone).Err())
 			continue
 		}
-		f.bounces++
+		f.bounces = min(f.bounces+1, 10)
 		f.redirected, f.rerouted = false, false
 		r.startAtOwner(ctx, v, f)
 	}
@@ -116,8 +116,8 @@ func (r *Router) bounce(ctx *link.DeadlineContext, forwards []forward) {
 // bounceTime returns for how long f waits next.
 func bounceTime(f *forward) time.Duration { return min(bounceWait<<f.bounces, maxBounceWait) }
 
-// hopeless reports whether f is not to wait for another owner, and why it is decided in
-// fallback then.
+// hopeless reports whether f must not wait for another owner. Then it is decided in fallback,
+// and why is the cause.
 func (r *Router) hopeless(ctx *link.DeadlineContext, f *forward) (why cause, hopeless bool) {
 	at, _ := ctx.Deadline()
 	was := r.owners.Place(f.Partition)

@@ -37,7 +37,7 @@ type forward struct {
 	unanswered bool // a member may have decided it whose answer did not arrive
 	redirected bool // by the owner, or by a member with another routing table
 	rerouted   bool
-	bounces    int
+	bounces    int  // at most 10
 	fellBack   bool // no owner has decided it
 
 	sent time.Duration // when it was sent first, by the clock of the owners, if it takes a slice
@@ -54,7 +54,7 @@ func (r *Router) timeFor(ctx context.Context, now time.Time) time.Duration {
 	return r.timeout
 }
 
-// limit returns a context for calls that are to be decided in [Router.timeFor] their context.
+// limit returns a context whose deadline is when [Router.timeFor] is over.
 //
 // The calls of one request are sent in their order.
 func (r *Router) limit(ctx context.Context, now time.Time, calls int) *link.DeadlineContext {
@@ -144,8 +144,8 @@ func (r *Router) startAt(ctx *link.DeadlineContext, f *forward, to *memberConn) 
 }
 
 // finish waits for the results of calls. It follows redirects, and falls back if an owner
-// does not answer. Those that have to wait for another owner do so together, and not for
-// members that have not answered others yet.
+// does not answer. Calls that have to wait for another owner wait together. They do not wait
+// for members that have not answered the other calls yet.
 func (r *Router) finish(ctx *link.DeadlineContext, forwards []forward) {
 	for waits := true; waits; {
 		waits = false
@@ -162,8 +162,8 @@ func (r *Router) finish(ctx *link.DeadlineContext, forwards []forward) {
 	}
 }
 
-// advance goes on with f until it has a result, or has to wait for another owner; if it does
-// not block, also until it has to wait for an answer.
+// advance continues f until it has a result or has to wait for another owner. If block is
+// false, it also returns when f has to wait for an answer.
 func (r *Router) advance(ctx *link.DeadlineContext, f *forward, block bool) {
 	for !f.waits && (f.pending != nil || f.returned != nil) {
 		if !block && (f.pending == nil || !f.pending.Ended()) {

@@ -20,7 +20,7 @@ type Awaited struct {
 	Partition int
 	Origin    uint64 // of the place of the partition when the change was made
 	Seq       uint64 // number of the change
-	Patient   bool   // waits for a silent heir, too: it answers again, or is replaced
+	Patient   bool   // also waits for a silent heir, which may answer again or be replaced
 	Err       error  // set by Replicate
 }
 
