@@ -141,3 +141,60 @@ func TestVotesOfOlderBootsAreDropped(t *testing.T) {
 		t.Errorf("phase %d with %d promises, want 1 with 2: that of %s does not count", r.phase, len(r.promises), older)
 	}
 }
+
+// TestOlderBootMayRemember: a member that was started again believes that nobody remembers
+// more than all others say only if its last boot does not run any more. With the last boot of
+// another member that one may be a majority (seed 506260).
+func TestOlderBootMayRemember(t *testing.T) {
+	t.Run("asked", func(t *testing.T) {
+		m, now := machineOf(t, 3)
+		older, newer := ID{"n01", 1}, ID{"n01", 2}
+		says := func(now time.Duration) bool {
+			fx := m.Step(Received{Message{From: newer, To: m.self, Epoch: 1, Entries: []Entry{{Kind: AskVotes}}}}, now)
+			for _, e := range fx.Messages[0].Entries {
+				if e.Kind == NewBoot && e.Value.Owner == newer {
+					return true
+				}
+			}
+			return false
+		}
+		if !says(now) || !says(now+m.o.ForgetAfter()-1) {
+			t.Error("does not say that an older boot may run")
+		}
+		if says(now + m.o.ForgetAfter()) {
+			t.Error("says so for ever")
+		}
+		m, now = machineOf(t, 3)
+		m.Step(Dead{older}, now)
+		if says(now) {
+			t.Error("says so of a dead boot")
+		}
+	})
+	t.Run("asks", func(t *testing.T) {
+		m, err := New(ID{"n00", 2}, Defaults(8), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := func(name string, entries ...Entry) {
+			m.Step(Received{Message{From: ID{name, 1}, To: m.self, Epoch: 1, Entries: entries}}, time.Hour)
+		}
+		names := []string{"n00", "n01", "n02"}
+		answer("n01", Entry{Kind: RosterIs, Roster: Roster{Epoch: 1, Names: names}})
+		answer("n01", Entry{Kind: NewBoot, Value: Arrangement{Owner: m.self}}, Entry{Kind: VotesEnd, Flag: true})
+		answer("n02", Entry{Kind: VotesEnd})
+		if m.Voter() {
+			t.Error("votes while its last boot may run")
+		}
+		asked := false
+		for _, msg := range m.Step(Tick{}, time.Hour+m.o.VoteTimeout*2).Messages {
+			asked = asked || msg.To.Name == "n01" && slices.ContainsFunc(msg.Entries, func(e Entry) bool { return e.Kind == AskVotes })
+		}
+		if !asked {
+			t.Error("does not ask again")
+		}
+		answer("n01", Entry{Kind: VotesEnd, Flag: true})
+		if !m.Voter() {
+			t.Error("does not vote")
+		}
+	})
+}

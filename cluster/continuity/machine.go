@@ -42,6 +42,7 @@ type Machine struct {
 	forgetFrom   time.Duration // when that was said
 	former       []string      // those that were in a roster, latest last
 	shunned      string        // a member whose removal was asked for: its pings are not answered
+	shunnedUntil time.Duration // until when
 
 	ready     bool // whether this member votes
 	settled   uint64
@@ -154,6 +155,8 @@ func New(self ID, o Options, now time.Duration) (*Machine, error) {
 		return nil, errors.New("self: must have a name and a boot")
 	case o.Partitions < 1:
 		return nil, errors.New("partitions: must be positive")
+	case o.Contact < o.Lease:
+		return nil, errors.New("contact: must not be shorter than lease")
 	case o.Forget <= withDrift(o.Contact+o.Lease):
 		return nil, errors.New("forget: must be longer than contact and lease together")
 	}

@@ -86,7 +86,7 @@ const (
 	Vote           // Partition, Ballot (promised), Accepted, Value
 	VotesEnd       // Flag: the sender is a voter; Ballot, Accepted, Roster: of the register of the roster
 
-	NewBoot // Value.Owner: a newer boot of a member
+	NewBoot // Value.Owner: a newer boot of a member. If it is the receiver's own: the one before may still run
 
 	// Between owner and heir. Members of versions without these neither send nor answer them.
 	BeatAll  // Transfer: number of the heartbeat, Sent, Flag: Beats has its partitions; otherwise an earlier message had

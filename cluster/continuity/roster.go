@@ -17,7 +17,14 @@ import (
 type rosterVote struct {
 	promised, accepted uint64
 	value              Roster
+	cast               bool          // accepted by this boot, and not only received from a member that did
+	at                 time.Duration // when it was accepted, or received
 }
+
+// completeAfter is after how many times [Options.VoteTimeout] without a request to vote a
+// member that has accepted a roster proposes it itself: the one that asked for the votes has
+// ended, or cannot be heard.
+const completeAfter = 10
 
 // rosterChange is an attempt of this member to change the roster.
 type rosterChange struct {
@@ -148,6 +155,9 @@ func (m *Machine) wantedRoster() (Roster, bool) {
 	if !m.Voter() || m.settled != m.roster.Epoch {
 		return Roster{}, false
 	}
+	if v := &m.rosterVote; v.accepted != 0 && v.value.has(m.self.Name) && m.now-v.at > completeAfter*m.o.VoteTimeout {
+		return v.value, true // it may be chosen, and nobody may know
+	}
 	next := Roster{Epoch: m.roster.Epoch + 1}
 	if m.leaving {
 		owned, heir, journals := m.Holdings()
@@ -247,7 +257,7 @@ func (m *Machine) endRosterPhase1() {
 	r.accepts = r.accepts[:0]
 	if m.mayAcceptRoster(m.self, value, r.leave) {
 		r.accepts = append(r.accepts, m.self.Name)
-		v.accepted, v.value = r.ballot, value
+		m.acceptRoster(r.ballot, value)
 	} else {
 		m.shun(value)
 	}
@@ -263,9 +273,9 @@ func (m *Machine) endRosterPhase2() {
 
 // mayAcceptRoster reports whether this member may vote for a roster: a member is
 // removed only if it asks for it, is gone, or cannot have had a majority in reach
-// for so long that all leases that it granted or has are over. Since votes may
-// have been known to the removed member only, this member must have the votes of
-// a majority first.
+// for so long that all leases that it granted or has are over. For this member itself, only
+// the others can tell. Since votes may have been known to the removed member only, this
+// member must have the votes of a majority first.
 func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 	if r.Epoch != m.roster.Epoch+1 {
 		return false
@@ -278,8 +288,10 @@ func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 		switch {
 		case m.settled != m.roster.Epoch:
 			return false
-		case leave && from.Name == name && !m.replacing(p), m.rosterVote.accepted != 0 && slices.Equal(m.rosterVote.value.Names, r.Names):
-			// It holds nothing, or this member does not answer it any more.
+		case leave && from.Name == name && !m.replacing(p), m.rosterVote.cast && slices.Equal(m.rosterVote.value.Names, r.Names):
+			// It holds nothing, or this member has not answered it since it voted so.
+		case name == m.self.Name:
+			return false
 		case p != nil && m.dead(p.ID) && !m.replacing(p):
 		case m.now < max(m.answeredAt(p), m.booted)+withDrift(m.o.Contact+m.o.Lease):
 			return false
@@ -288,14 +300,26 @@ func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 	return true
 }
 
+// acceptRoster votes for a roster. A member that it removes is not answered from now on.
+func (m *Machine) acceptRoster(ballot uint64, value Roster) {
+	m.rosterVote = rosterVote{promised: ballot, accepted: ballot, value: value, cast: true, at: m.now}
+}
+
 // shun stops answering a member whose removal may have been voted for by some.
-// Once it cannot have a majority in reach any more, this member votes for it too.
+// Once it cannot have a majority in reach any more, this member votes for it too. If nobody
+// asks it to do so by then, it answers again.
 func (m *Machine) shun(r Roster) {
 	for _, name := range m.roster.Names {
 		if r.Epoch == m.roster.Epoch+1 && !r.has(name) && name != m.self.Name {
-			m.shunned = name
+			m.shunned, m.shunnedUntil = name, m.now+m.o.ForgetAfter()+completeAfter*m.o.VoteTimeout
 		}
 	}
+}
+
+// shuns reports whether the pings of another member are not answered.
+func (m *Machine) shuns(name string) bool {
+	v := &m.rosterVote
+	return name == m.shunned && m.now < m.shunnedUntil || v.cast && m.roster.has(name) && !v.value.has(name)
 }
 
 func (m *Machine) answeredAt(p *peer) time.Duration {
@@ -344,8 +368,7 @@ func (m *Machine) handleRoster(msg *Message, e *Entry) {
 		case !m.mayAcceptRoster(msg.From, e.Roster, e.Flag):
 			m.shun(e.Roster)
 		default:
-			m.shun(e.Roster)
-			v.promised, v.accepted, v.value = e.Ballot, e.Ballot, e.Roster
+			m.acceptRoster(e.Ballot, e.Roster)
 			m.send(msg.From, Entry{Kind: RosterAccepted, Ballot: e.Ballot})
 		}
 	case RosterAccepted:

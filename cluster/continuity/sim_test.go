@@ -74,6 +74,7 @@ type sim struct {
 	settles    bool                        // calls end with a correction of their charge
 	falseViews bool                        // gossip shows some members for some time that a live one is gone
 	overlaps   bool                        // a member is started again while its last boot still runs
+	removals   bool                        // silent members are soon removed from the roster
 	operator   *rand.Rand                  // decides when members are told to forget others; nil: never
 	hidden     map[[2]string]time.Duration // until when the first does not see the second
 	deaf       map[simReach]bool           // which boots of a member another one cannot reach
@@ -110,7 +111,7 @@ type simMember struct {
 // simCounters count what happened, to show that the faults are real.
 type simCounters struct {
 	moves, takeovers, claims, losses, denied, exact, fallback, repaid, crashes, pauses, cuts, joins, leaves, large, small int
-	settles, falseViews, overlaps, orders                                                                                 int
+	settles, falseViews, overlaps, orders, removed                                                                        int
 
 	lent, returned, expired int // slices
 	sliced, corrected, kept int // calls that holders admitted, and of those that they reserved: that ended in the slice, and that its owner kept
@@ -139,6 +140,7 @@ func (c *simCounters) add(d *simCounters) {
 	c.falseViews += d.falseViews
 	c.overlaps += d.overlaps
 	c.orders += d.orders
+	c.removed += d.removed
 	c.lent += d.lent
 	c.sliced += d.sliced
 	c.returned += d.returned

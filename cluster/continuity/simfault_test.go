@@ -18,8 +18,13 @@ func runSim(seed uint64, broken bug, tracing bool) *sim {
 	if options.IntN(3) == 0 {
 		s.operator = rand.New(rand.NewPCG(seed, 2))
 	}
-	if options.IntN(2) == 0 && !slices.Contains(regressions, int(seed)) { // these are older than slices
+	if options.IntN(2) == 0 && !slices.Contains(beforeSlices, int(seed)) {
 		s.lending = newSimLending(s, rand.New(rand.NewPCG(seed, 3)))
+	}
+	if options.IntN(4) == 0 && !slices.Contains(beforeRemovals, int(seed)) {
+		s.removals = true
+		s.o.Contact = 2500 * time.Millisecond
+		s.o.Forget = s.o.ForgetAfter() + 200*time.Millisecond
 	}
 	n := 3 + s.rng.IntN(5)
 	if s.chance(0.3) { // owner and heir act at the same time, and messages are slow
@@ -72,6 +77,9 @@ func (s *sim) fault() {
 		return
 	case s.overlaps && s.chance(0.15):
 		s.overlap(m)
+		return
+	case s.removals && s.chance(0.2):
+		s.silence(name)
 		return
 	}
 	kind := s.rng.IntN(11)
@@ -238,6 +246,26 @@ func (s *sim) separate(p int) {
 			s.join(back)
 		})
 		return
+	}
+}
+
+// silence keeps a member from being heard by some for so long that they may remove it, while
+// it may hear them.
+func (s *sim) silence(name string) {
+	s.counters.cuts++
+	deaf := s.chance(0.3)
+	for _, other := range s.names() {
+		if other == name || s.chance(0.2) {
+			continue
+		}
+		s.logf("%s does not hear %s", other, name)
+		pair, back := [2]string{name, other}, [2]string{other, name}
+		s.cut[pair] = true
+		s.cut[back] = s.cut[back] || deaf
+		s.at(s.o.Forget+s.between(-500*time.Millisecond, 1500*time.Millisecond), func() {
+			s.join(pair)
+			s.join(back)
+		})
 	}
 }
 

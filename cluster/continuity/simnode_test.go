@@ -175,6 +175,19 @@ func (n *simNode) misses(name string) bool {
 	return n.s.now-n.missed[name] > 6*time.Second
 }
 
+// countRemoved counts the members that a new roster lacks though they run and did not ask to
+// leave, once for each member that adopts it.
+func (s *sim) countRemoved(before, after Roster) {
+	if after.Epoch == before.Epoch {
+		return
+	}
+	for _, name := range before.Names {
+		if m := s.members[name]; !after.has(name) && m != nil && m.node != nil && m.state != Leaving {
+			s.counters.removed++
+		}
+	}
+}
+
 // step gives an event to the machine and acts on the effects.
 func (n *simNode) step(e Event) { n.stepState(e, nil) }
 
@@ -184,7 +197,9 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 		return
 	}
 	n.s.plant(n, e)
+	before := n.m.roster
 	fx := n.m.Step(e, n.clock())
+	n.s.countRemoved(before, n.m.roster)
 	for _, l := range fx.Leases {
 		n.until[l.Partition] = l.Until
 	}

@@ -15,8 +15,13 @@ var (
 	first = flag.Int("first", 0, "the first seed of TestSim")
 )
 
-// regressions are seeds that have found bugs of the protocol.
-var regressions = []int{33, 432, 515, 2209, 3319, 5902, 6619, 8092, 9208, 104786, 117294, 118254, 124340, 203658, 210396}
+// Seeds that have found bugs of the protocol. What the simulator has learned since is left out
+// of their runs, which would be others with it.
+var (
+	beforeSlices   = []int{33, 432, 515, 2209, 3319, 5902, 6619, 8092, 9208, 104786, 117294, 118254, 124340, 203658, 210396}
+	beforeRemovals = append([]int{403918, 506260}, beforeSlices...)
+	regressions    = append([]int{701288}, beforeRemovals...)
+)
 
 // TestSim runs the simulator. To repeat one seed, use -run 'TestSim/seed_N$', with
 // -first N -seeds 1 if N is not in the fixed set.
@@ -49,7 +54,7 @@ func TestSim(t *testing.T) {
 	t.Logf("%d seeds: %+v", n, total)
 	if n >= 40 && (total.moves == 0 || total.takeovers == 0 || total.claims == 0 || total.repaid == 0 || total.leaves == 0 || total.joins == 0 ||
 		total.denied == 0 || total.pauses == 0 || total.cuts == 0 || total.settles == 0 || total.falseViews == 0 || total.overlaps == 0 || total.orders == 0 ||
-		total.sliced == 0 || total.returned == 0 || total.expired == 0 || total.recalled == 0 || total.repeated == 0 || total.late == 0 || total.elsewhere == 0 || total.former == 0 || total.corrected == 0 || total.kept == 0) {
+		total.sliced == 0 || total.returned == 0 || total.expired == 0 || total.recalled == 0 || total.repeated == 0 || total.late == 0 || total.elsewhere == 0 || total.former == 0 || total.corrected == 0 || total.kept == 0 || total.removed == 0) {
 		t.Errorf("some kinds of events never happened: %+v", total)
 	}
 }

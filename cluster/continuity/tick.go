@@ -256,7 +256,7 @@ const askEvery = 400 * time.Millisecond
 func (m *Machine) onPing(msg *Message, e *Entry) {
 	p := m.peer(msg.From.Name)
 	p.stays = e.Flag
-	if p.Name != m.shunned {
+	if !m.shuns(p.Name) {
 		p.answered = m.now
 		m.send(msg.From, Entry{Kind: Pong, Sent: e.Sent})
 	}

@@ -9,14 +9,19 @@ import (
 
 // A member that has just started, or joined the roster, has forgotten or never had
 // votes that others count on. It votes only after it has the votes of so many
-// others that every majority of the past is among them. It asks only after
-// [Options.VoteTimeout]: until then others may count a vote of its last boot for a
-// proposal that those whom it asks have not accepted yet.
+// others that every majority of the past is among them, or those of all others, if more
+// have forgotten theirs. It asks only after [Options.VoteTimeout]: until then others may
+// count a vote of its last boot for a proposal that those whom it asks have not accepted yet.
+//
+// The votes of all others say nothing of the last boot of this member if that still runs: with
+// the older boots of others it may be a majority that goes on. So a member that has met that
+// boot says so, until it is proven dead or has had no answer for [Options.ForgetAfter].
 
 // votesFrom says that the votes of a member were received in this epoch.
 type votesFrom struct {
 	name  string
 	voter bool
+	older bool // it has met an older boot of this member that may still run
 }
 
 // collectEvery is the time between two requests for votes.
@@ -48,7 +53,7 @@ func (m *Machine) collectVotes() {
 	for i := 0; i < n && asked < m.roster.majority(); i++ {
 		name := m.roster.Names[(m.nextAsked+i)%n]
 		p := m.peer(name)
-		if p == nil || slices.ContainsFunc(m.votesFrom, func(v votesFrom) bool { return v.name == name && v.voter }) {
+		if p == nil || slices.ContainsFunc(m.votesFrom, func(v votesFrom) bool { return v.name == name && v.voter && !v.older }) {
 			continue
 		}
 		asked++
@@ -80,6 +85,9 @@ func (m *Machine) onAskVotes(msg *Message, e *Entry) {
 			m.send(msg.From, Entry{Kind: Vote, Partition: i, Ballot: p.promised, Accepted: p.accepted, Value: p.value})
 		}
 	}
+	if m.replacing(m.peer(msg.From.Name)) {
+		m.send(msg.From, Entry{Kind: NewBoot, Value: Arrangement{Owner: msg.From}})
+	}
 	v := &m.rosterVote
 	m.send(msg.From, Entry{Kind: VotesEnd, Flag: m.ready, Ballot: v.promised, Accepted: v.accepted, Roster: v.value})
 }
@@ -103,24 +111,27 @@ func (m *Machine) onVotesEnd(msg *Message, e *Entry) {
 	v := &m.rosterVote
 	v.promised = max(v.promised, e.Ballot)
 	if e.Accepted > v.accepted {
-		v.accepted, v.value = e.Accepted, e.Roster
+		v.cast = v.cast && slices.Equal(v.value.Names, e.Roster.Names)
+		v.accepted, v.value, v.at = e.Accepted, e.Roster, m.now
 	}
 	m.votesFrom = slices.DeleteFunc(m.votesFrom, func(o votesFrom) bool { return o.name == msg.From.Name })
-	m.votesFrom = append(m.votesFrom, votesFrom{name: msg.From.Name, voter: e.Flag})
+	older := slices.ContainsFunc(msg.Entries, func(e Entry) bool { return e.Kind == NewBoot && e.Value.Owner == m.self })
+	m.votesFrom = append(m.votesFrom, votesFrom{name: msg.From.Name, voter: e.Flag, older: older})
 	m.countVotes()
 }
 
 // countVotes decides whether this member may vote, and whether it is settled.
 func (m *Machine) countVotes() {
-	n, voters := len(m.roster.Names), 0
+	n, voters, older := len(m.roster.Names), 0, false
 	for _, v := range m.votesFrom {
 		if v.voter {
 			voters++
 		}
+		older = older || v.older
 	}
-	if !m.ready && (voters >= m.roster.inEach() || len(m.votesFrom) == n-1) {
+	if !m.ready && (voters >= m.roster.inEach() || len(m.votesFrom) == n-1 && !older) {
 		// Either some voter of every majority has answered, or everybody has: then
-		// nobody remembers more.
+		// nobody remembers more, unless an older boot of this member still runs.
 		m.ready = true
 		m.walk()
 	}

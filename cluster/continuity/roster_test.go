@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package continuity
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// rosterBallot is above all ballots of these tests' machines.
+const rosterBallot = 1 << 40
+
+// hear delivers an entry of another member and returns the kinds of the answers to it.
+func hear(m *Machine, now time.Duration, from string, e Entry) (kinds []Kind) {
+	for _, msg := range m.Step(Received{Message{From: ID{from, 1}, To: m.self, Epoch: m.roster.Epoch, Entries: []Entry{e}}}, now).Messages {
+		for _, answer := range msg.Entries {
+			if msg.To.Name == from {
+				kinds = append(kinds, answer.Kind)
+			}
+		}
+	}
+	return kinds
+}
+
+// TestMemberDoesNotVoteForItsOwnRemoval: the others would take over at once, and it may
+// decide as long as one of them answers it.
+func TestMemberDoesNotVoteForItsOwnRemoval(t *testing.T) {
+	m, now := machineOf(t, 3)
+	now += m.o.ForgetAfter() + time.Second
+	m.Step(Tick{}, now)
+	for name, want := range map[string]bool{"n00": false, "n02": true} {
+		next := Roster{Epoch: 2, Names: without(m.roster.Names, name)}
+		if got := m.mayAcceptRoster(ID{"n01", 1}, next, false); got != want {
+			t.Errorf("agrees to remove %s: %v, want %v", name, got, want)
+		}
+		m.rosterVote = rosterVote{}
+		answers := hear(m, now, "n01", Entry{Kind: RosterAccept, Ballot: rosterBallot, Roster: next})
+		if got := slices.Contains(answers, RosterAccepted); got != want {
+			t.Errorf("votes to remove %s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// TestReceivedVoteIsNotCast: a member that has the vote of another one may have answered the
+// member to remove since then.
+func TestReceivedVoteIsNotCast(t *testing.T) {
+	m, now := machineOf(t, 3)
+	now += m.o.ForgetAfter() + time.Second
+	next := Roster{Epoch: 2, Names: without(m.roster.Names, "n02")}
+	ping, accept := Entry{Kind: Ping}, Entry{Kind: RosterAccept, Ballot: rosterBallot, Roster: next}
+	if !slices.Contains(hear(m, now, "n02", ping), Pong) {
+		t.Fatal("a ping is not answered")
+	}
+	hear(m, now, "n01", Entry{Kind: VotesEnd, Flag: true, Ballot: rosterBallot, Accepted: rosterBallot, Roster: next})
+	if m.rosterVote.accepted != rosterBallot {
+		t.Fatal("the vote is not remembered")
+	}
+	if slices.Contains(hear(m, now, "n01", accept), RosterAccepted) {
+		t.Error("votes to remove a member that it has just answered")
+	}
+	if slices.Contains(hear(m, now, "n02", ping), Pong) {
+		t.Error("goes on answering, so that it can never vote")
+	}
+	now += m.o.ForgetAfter()
+	if !slices.Contains(hear(m, now, "n01", accept), RosterAccepted) {
+		t.Error("does not vote after a time without an answer")
+	}
+	// The same vote of another member, with a later ballot, does not take its own back.
+	hear(m, now, "n01", Entry{Kind: VotesEnd, Flag: true, Ballot: 2 * rosterBallot, Accepted: 2 * rosterBallot, Roster: next})
+	now += time.Hour
+	if slices.Contains(hear(m, now, "n02", ping), Pong) {
+		t.Error("answers a member that it has voted to remove")
+	}
+}
+
+// TestProposerDoesNotAnswerWhomItRemoves: its own vote counts as those of others.
+func TestProposerDoesNotAnswerWhomItRemoves(t *testing.T) {
+	m, now := machineOf(t, 5)
+	now += m.o.ForgetAfter() + time.Second
+	m.Step(Forget{Name: "n02"}, now)
+	m.Step(Tick{}, now)
+	for _, name := range []string{"n01", "n03"} {
+		hear(m, now, name, Entry{Kind: RosterPromise, Ballot: m.rosterChange.ballot, Flag: true})
+	}
+	if m.rosterVote.value.has("n02") || m.rosterVote.accepted == 0 || m.roster.Epoch != 1 {
+		t.Fatalf("vote %+v, want one without n02 that is not chosen", m.rosterVote)
+	}
+	if slices.Contains(hear(m, now, "n02", Entry{Kind: Ping}), Pong) {
+		t.Error("answers a member that it has voted to remove")
+	}
+	for _, name := range []string{"n04", "new"} {
+		if !slices.Contains(hear(m, now, name, Entry{Kind: Ping}), Pong) {
+			t.Errorf("does not answer %s", name)
+		}
+	}
+}
+
+// TestRefusedRemovalIsForgotten: a member that could not vote for a removal answers again
+// when nobody has asked it for so long that it could have voted.
+func TestRefusedRemovalIsForgotten(t *testing.T) {
+	m, now := machineOf(t, 3)
+	ping := Entry{Kind: Ping}
+	hear(m, now, "n02", ping)
+	hear(m, now, "n01", Entry{Kind: RosterAccept, Ballot: rosterBallot, Roster: Roster{Epoch: 2, Names: without(m.roster.Names, "n02")}})
+	if slices.Contains(hear(m, now+m.o.ForgetAfter(), "n02", ping), Pong) {
+		t.Error("answers before it could vote")
+	}
+	if !slices.Contains(hear(m, now+m.o.ForgetAfter()+completeAfter*m.o.VoteTimeout, "n02", ping), Pong) {
+		t.Error("never answers again")
+	}
+}
+
+// TestVotersCompleteARemoval: the member that has asked for the votes ends before it tells
+// what came of them, and the one to remove is back. Those that have voted go on, so that it
+// is removed and added again (seed 403918).
+func TestVotersCompleteARemoval(t *testing.T) {
+	s := calm(t, 5)
+	was, proposer := s.node("n1").m.Roster(), s.node("n3")
+	s.isolate("n0", true)
+	s.run(t, s.o.ForgetAfter()+500*time.Millisecond)
+	accept := Entry{Kind: RosterAccept, Ballot: rosterBallot, Roster: Roster{Epoch: was.Epoch + 1, Names: without(was.Names, "n0")}}
+	for _, name := range []string{"n1", "n2"} {
+		n := s.node(name)
+		n.step(Received{Message{From: proposer.id, To: n.id, Epoch: was.Epoch, Entries: []Entry{accept}}})
+		if !n.m.rosterVote.cast {
+			t.Fatalf("%s does not vote", name)
+		}
+	}
+	proposer.stop()
+	s.isolate("n0", false)
+	s.run(t, time.Second)
+	s.start("n3", Joining, s.expect)
+	s.until(t, 20*time.Second, "removed", func() bool { return s.node("n1").m.Roster().Epoch > was.Epoch && !s.node("n1").m.Roster().has("n0") })
+	s.until(t, 10*time.Second, "a member again", func() bool { return s.node("n1").m.Roster().has("n0") })
+	s.run(t, 10*time.Second)
+	s.checkEnd()
+	s.run(t, 0)
+}
