@@ -32,7 +32,8 @@ type Machine struct {
 	peers      []peer // all others, sorted by name
 
 	roster       Roster
-	member       bool // whether this member is in it, in its newest boot
+	before       Roster // the one before, if this member had settled in it
+	member       bool   // whether this member is in it, in its newest boot
 	rosterVote   rosterVote
 	rosterChange *rosterChange
 	expected     []string      // of a new cluster
@@ -49,6 +50,7 @@ type Machine struct {
 	votesFrom []votesFrom
 	voted     time.Duration // when this member voted last
 	collects  time.Duration // since when it collects the votes of this roster
+	asked     bool          // whether a member that does not vote yet has asked for its votes since then
 
 	parts        []partition
 	busy         bitmap // partitions that a tick has to look at
@@ -415,7 +417,9 @@ func (m *Machine) updateContact() {
 		}
 	}
 	slices.Sort(times)
-	if n := len(times) - m.roster.majority(); n >= 0 && len(times) > 0 {
+	if n := len(times) - m.roster.majority(); m.votedOut(m.self.Name) {
+		m.contactUntil = never
+	} else if n >= 0 && len(times) > 0 {
 		m.contactUntil = times[n] + m.o.Contact
 	}
 }

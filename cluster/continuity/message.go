@@ -82,9 +82,9 @@ const (
 	RosterPromise  // Ballot, Accepted, Roster, Flag: the sender would vote for the roster
 	RosterAccept   // Ballot, Roster, Flag: the member that goes asks for it itself
 	RosterAccepted // Ballot
-	AskVotes       // Digest: the receiver should send its votes if they are others
+	AskVotes       // Digest: the receiver should send its votes if they are others; Flag: the sender is a voter
 	Vote           // Partition, Ballot (promised), Accepted, Value
-	VotesEnd       // Flag: the sender is a voter; Ballot, Accepted, Roster: of the register of the roster
+	VotesEnd       // Flag: the sender is a voter; Transfer: 1 if it is settled; Ballot, Accepted, Roster: of the register of the roster
 
 	NewBoot // Value.Owner: a newer boot of a member. If it is the receiver's own: the one before may still run
 

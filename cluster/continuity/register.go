@@ -242,8 +242,12 @@ func (m *Machine) accept(i int, value Arrangement) {
 	r := p.proposal
 	if !r.sent && p.known.Owner == m.self && p.known.Heir.IsZero() {
 		// Someone else may complete this proposal. Until this member knows, it relies on
-		// the heir that is proposed, who waits for this long.
-		p.leaseUntil = m.now + m.o.Lease
+		// the heir that is proposed, who waits for this long. If the member is removed
+		// from the roster instead, its contact with a majority and a lease are over.
+		p.leaseUntil = never
+		if m.inContact() {
+			p.leaseUntil = m.now + m.o.Lease
+		}
 	}
 	r.phase, r.sent, r.started, r.value = 2, true, m.now, value
 	r.accepts = append(r.accepts[:0], m.self.Name)

@@ -86,8 +86,12 @@ func (m *Machine) adoptRoster(r Roster) {
 	}
 	m.noteFormer(r)
 	missed := m.roster.Epoch > 0 && (r.Epoch > m.roster.Epoch+1 || !r.has(m.self.Name))
+	m.before = Roster{}
+	if m.Voter() && m.settled == m.roster.Epoch && r.Epoch == m.roster.Epoch+1 {
+		m.before = m.roster
+	}
 	m.roster, m.rosterVote, m.rosterChange, m.votesFrom, m.nextCollect, m.shunned = r, rosterVote{}, nil, nil, m.now, ""
-	m.collects = m.now
+	m.collects, m.asked = m.now, false
 	if m.member = r.has(m.self.Name) && !m.superseded; !m.member {
 		m.ready = false
 	}
@@ -265,17 +269,26 @@ func (m *Machine) endRosterPhase1() {
 	m.endRosterPhase2()
 }
 
+// endRosterPhase2 ends the vote for a roster. A majority of its own members must be among those
+// that have accepted it: what the removed member knows does not count any more, and a member
+// that has just started asks the others what a majority knew.
 func (m *Machine) endRosterPhase2() {
-	if r := m.rosterChange; len(r.accepts) >= m.roster.majority() {
+	r, stay := m.rosterChange, 0
+	for _, name := range r.accepts {
+		if r.value.has(name) {
+			stay++
+		}
+	}
+	if len(r.accepts) >= m.roster.majority() && (stay == len(r.accepts) || stay >= r.value.majority()) {
 		m.adoptRoster(r.value)
 	}
 }
 
 // mayAcceptRoster reports whether this member may vote for a roster: a member is
 // removed only if it asks for it, is gone, or cannot have had a majority in reach
-// for so long that all leases that it granted or has are over. For this member itself, only
-// the others can tell. Since votes may have been known to the removed member only, this
-// member must have the votes of a majority first.
+// for so long that all leases that it granted or has are over. Since votes may
+// have been known to the removed member only, this member must have the votes of
+// a majority first.
 func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 	if r.Epoch != m.roster.Epoch+1 {
 		return false
@@ -291,7 +304,9 @@ func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 		case leave && from.Name == name && !m.replacing(p), m.rosterVote.cast && slices.Equal(m.rosterVote.value.Names, r.Names):
 			// It holds nothing, or this member has not answered it since it voted so.
 		case name == m.self.Name:
-			return false
+			if m.now < m.contactUntil+withDrift(m.o.Lease) {
+				return false
+			}
 		case p != nil && m.dead(p.ID) && !m.replacing(p):
 		case m.now < max(m.answeredAt(p), m.booted)+withDrift(m.o.Contact+m.o.Lease):
 			return false
@@ -300,7 +315,8 @@ func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 	return true
 }
 
-// acceptRoster votes for a roster. A member that it removes is not answered from now on.
+// acceptRoster votes for a roster. A member that it removes is not answered from now on. If
+// that is this member, it relies on no answers any more.
 func (m *Machine) acceptRoster(ballot uint64, value Roster) {
 	m.rosterVote = rosterVote{promised: ballot, accepted: ballot, value: value, cast: true, at: m.now}
 }
@@ -318,8 +334,12 @@ func (m *Machine) shun(r Roster) {
 
 // shuns reports whether the pings of another member are not answered.
 func (m *Machine) shuns(name string) bool {
-	v := &m.rosterVote
-	return name == m.shunned && m.now < m.shunnedUntil || v.cast && m.roster.has(name) && !v.value.has(name)
+	return name == m.shunned && m.now < m.shunnedUntil || m.votedOut(name)
+}
+
+// votedOut reports whether this boot has voted to remove a member.
+func (m *Machine) votedOut(name string) bool {
+	return m.rosterVote.cast && m.roster.has(name) && !m.rosterVote.value.has(name)
 }
 
 func (m *Machine) answeredAt(p *peer) time.Duration {

@@ -241,6 +241,9 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		s.fail("I4: %s starts p%d with level %d, but its ids were charged %d", n.id, p, want, got)
 	}
 	bothGone := t.owner == nil || (!t.owner.alive() || t.owner.superseded()) && !s.reach(n, t.heir)
+	// A member that was silent for longer than Options.Forget is not asked for its copy any more.
+	// When it is back, it reports the calls that it still knows.
+	removed := t.owner != nil && !n.m.Roster().has(t.owner.name) && !s.reach(n, t.heir)
 	first, last := time.Duration(-1), time.Duration(-1)
 	ended := t.ended()
 	for _, l := range t.log {
@@ -250,7 +253,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		switch {
 		case planned:
 			s.fail("I2: %s takes p%d over from %s without charge #%d of %d (seq %d)", n.id, p, t.owner.id, l.id, l.cost, l.seq)
-		case bothGone:
+		case bothGone, removed:
 		case l.seq <= t.durable:
 			s.fail("I3: %s starts p%d without charge %d (seq %d), which %s and %v had", n.id, p, l.id, l.seq, t.owner.id, t.heirID())
 		case ended[l.id] && l.settle && !t.lostSettles[l.id]:
@@ -274,7 +277,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		delete(t.repayable, l.id)
 		if l.answered {
 			t.lost += t.net(l.id, l.cost)
-			if !bothGone {
+			if !bothGone && !removed {
 				t.repayable[l.id] = t.owner
 			}
 		}
@@ -282,7 +285,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	if bound := withDrift(MaxLag); last-first > bound {
 		s.fail("I3: %s starts p%d without the small charges of %v, want at most %v", n.id, p, last-first, bound)
 	}
-	if bothGone && t.owner != nil { // and what earlier owners had
+	if (bothGone || removed) && t.owner != nil { // and what earlier owners had
 		for _, l := range t.owner.stores[p].charges {
 			if l.settled && st.missesSettle(l.id) {
 				t.lostSettles[l.id] = true
@@ -317,7 +320,7 @@ func (s *sim) reach(n, other *simNode) bool {
 			return false
 		}
 	}
-	return true
+	return !s.deaf[simReach{n.name, other.id}] && !s.deaf[simReach{other.name, n.id}]
 }
 
 func (s *sim) count(planned, bothGone bool, t *simTruth) {

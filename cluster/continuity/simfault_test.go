@@ -307,9 +307,12 @@ func (s *sim) endOverlap(m *simMember, old *simNode) {
 		return
 	}
 	old.stop()
-	for reach := range s.deaf {
+	for reach, deaf := range s.deaf {
 		if reach.boot.Name == m.name {
 			delete(s.deaf, reach)
+			if deaf {
+				s.joined[[2]string{reach.name, m.name}] = s.now
+			}
 		}
 	}
 	s.findDead(old.id)

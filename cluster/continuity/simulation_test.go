@@ -20,7 +20,7 @@ var (
 var (
 	beforeSlices   = []int{33, 432, 515, 2209, 3319, 5902, 6619, 8092, 9208, 104786, 117294, 118254, 124340, 203658, 210396}
 	beforeRemovals = append([]int{403918, 506260}, beforeSlices...)
-	regressions    = append([]int{701288}, beforeRemovals...)
+	regressions    = append([]int{701288, 1002277, 1002711}, beforeRemovals...)
 )
 
 // TestSim runs the simulator. To repeat one seed, use -run 'TestSim/seed_N$', with

@@ -19,18 +19,20 @@ import (
 
 // votesFrom says that the votes of a member were received in this epoch.
 type votesFrom struct {
-	name  string
-	voter bool
-	older bool // it has met an older boot of this member that may still run
+	name    string
+	voter   bool
+	settled bool // it has what a majority of the rosters before knew
+	older   bool // it has met an older boot of this member that may still run
 }
 
 // collectEvery is the time between two requests for votes.
 const collectEvery = 200 * time.Millisecond
 
-// A member that votes already asks others only to know what a majority knows, before the
-// roster changes again. If it voted within settleCalm, others are about to vote as well:
-// their votes differ from its own until then, and each would send all of its votes. So it
-// waits for a pause, for settleWait at most.
+// A member that votes already asks others only to know what a majority of the roster before
+// knew, before the roster changes again, and before others have to know it. If it voted within
+// settleCalm, others are about to vote as well: their votes differ from its own until then, and
+// each would send all of its votes. So it waits for a pause, for settleWait at most, unless a
+// member that does not vote yet has asked it.
 const (
 	settleCalm = 200 * time.Millisecond
 	settleWait = 2 * time.Second
@@ -38,7 +40,7 @@ const (
 
 // busyVoting reports whether votes are better collected later.
 func (m *Machine) busyVoting() bool {
-	return m.ready && m.now-m.voted < settleCalm && m.now-m.collects < settleWait
+	return m.ready && !m.asked && m.now-m.voted < settleCalm && m.now-m.collects < settleWait
 }
 
 // collectVotes asks for the votes of others until this member may vote, and has
@@ -53,11 +55,13 @@ func (m *Machine) collectVotes() {
 	for i := 0; i < n && asked < m.roster.majority(); i++ {
 		name := m.roster.Names[(m.nextAsked+i)%n]
 		p := m.peer(name)
-		if p == nil || slices.ContainsFunc(m.votesFrom, func(v votesFrom) bool { return v.name == name && v.voter && !v.older }) {
+		if p == nil || slices.ContainsFunc(m.votesFrom, func(v votesFrom) bool {
+			return v.name == name && v.voter && (m.ready || v.settled && !v.older)
+		}) {
 			continue
 		}
 		asked++
-		m.send(p.ID, Entry{Kind: AskVotes, Digest: m.voteDigest()})
+		m.send(p.ID, Entry{Kind: AskVotes, Digest: m.voteDigest(), Flag: m.ready})
 	}
 	m.nextAsked = (m.nextAsked + max(1, asked)) % n
 	m.countVotes()
@@ -88,8 +92,12 @@ func (m *Machine) onAskVotes(msg *Message, e *Entry) {
 	if m.replacing(m.peer(msg.From.Name)) {
 		m.send(msg.From, Entry{Kind: NewBoot, Value: Arrangement{Owner: msg.From}})
 	}
-	v := &m.rosterVote
-	m.send(msg.From, Entry{Kind: VotesEnd, Flag: m.ready, Ballot: v.promised, Accepted: v.accepted, Roster: v.value})
+	m.asked = m.asked || !e.Flag
+	v, settled := &m.rosterVote, uint64(0)
+	if m.settled == m.roster.Epoch {
+		settled = 1
+	}
+	m.send(msg.From, Entry{Kind: VotesEnd, Flag: m.ready, Transfer: settled, Ballot: v.promised, Accepted: v.accepted, Roster: v.value})
 }
 
 // onVote remembers a vote of another member as if it were this member's own.
@@ -116,26 +124,32 @@ func (m *Machine) onVotesEnd(msg *Message, e *Entry) {
 	}
 	m.votesFrom = slices.DeleteFunc(m.votesFrom, func(o votesFrom) bool { return o.name == msg.From.Name })
 	older := slices.ContainsFunc(msg.Entries, func(e Entry) bool { return e.Kind == NewBoot && e.Value.Owner == m.self })
-	m.votesFrom = append(m.votesFrom, votesFrom{name: msg.From.Name, voter: e.Flag, older: older})
+	m.votesFrom = append(m.votesFrom, votesFrom{name: msg.From.Name, voter: e.Flag, settled: e.Transfer != 0, older: older})
 	m.countVotes()
 }
 
-// countVotes decides whether this member may vote, and whether it is settled.
+// countVotes decides whether this member may vote, and whether it is settled: whether it has what
+// majorities of the rosters before knew. Some member of each has to tell it, or one that is
+// settled.
 func (m *Machine) countVotes() {
-	n, voters, older := len(m.roster.Names), 0, false
+	n, voters, before, settled, older := len(m.roster.Names), 0, 0, false, false
 	for _, v := range m.votesFrom {
 		if v.voter {
 			voters++
+			settled = settled || v.settled
+			if m.before.has(v.name) {
+				before++
+			}
 		}
 		older = older || v.older
 	}
-	if !m.ready && (voters >= m.roster.inEach() || len(m.votesFrom) == n-1 && !older) {
+	if !m.ready && (settled && voters >= m.roster.inEach() || len(m.votesFrom) == n-1 && !older) {
 		// Either some voter of every majority has answered, or everybody has: then
 		// nobody remembers more, unless an older boot of this member still runs.
 		m.ready = true
 		m.walk()
 	}
-	if m.ready && voters+1 >= m.roster.majority() {
+	if m.ready && (settled || voters+1 >= m.roster.majority() || before+1 >= m.before.inEach() && m.before.Epoch > 0) {
 		m.settled = m.roster.Epoch
 	}
 }
