@@ -199,3 +199,27 @@ func TestRemovalNeedsAMajorityOfThoseWhoStay(t *testing.T) {
 		t.Error("not removed")
 	}
 }
+
+// TestLeaseWithoutContact: an owner without an heir that has no majority in contact decides
+// nothing while members vote for its next heir: it may be removed meanwhile.
+func TestLeaseWithoutContact(t *testing.T) {
+	for _, contact := range []bool{true, false} {
+		m, now := machineOf(t, 3)
+		m.learn(0, Arrangement{Term: ballotAbove(1<<50, 7), Origin: ballotAbove(0, 7), Owner: m.self})
+		if contact {
+			hear(m, now, "n01", Entry{Kind: Pong, Sent: now})
+			m.walk()
+		}
+		p := &m.parts[0]
+		p.export = &export{stream: stream{to: ID{"n02", 1}, complete: true, seq: p.copy.Seq}}
+		p.proposal = nil
+		m.propose(0, changeHeir, p.export.to)
+		hear(m, now, "n01", Entry{Kind: Promise, Ballot: p.proposal.ballot})
+		if !p.sticky() {
+			t.Fatal("nothing is proposed")
+		}
+		if got := m.Decides(0, now); got != contact {
+			t.Errorf("in contact %v: decides %v", contact, got)
+		}
+	}
+}
