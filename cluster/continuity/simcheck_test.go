@@ -18,18 +18,20 @@ type simHistory struct {
 
 // simTruth is the history of a partition.
 type simTruth struct {
-	origin   uint64 // of the last owner
-	owner    *simNode
-	heir     *simNode // that had everything which was durable
-	durable  uint64
-	log      []simLogged // of the last owner
-	contents map[Copy]simContent
-	next     map[uint64]Arrangement // what replaced an arrangement
-	exact    map[uint64]bool        // ids that an owner has admitted
-	fallback map[uint64]bool        // ids that were admitted without the owner, whatever the limit
-	spent    int64                  // their sum
-	lost     int64                  // what crashes have lost
-	lostIDs  map[uint64]bool
+	origin  uint64 // of the last owner
+	owner   *simNode
+	heir    *simNode // that had everything which was durable
+	durable uint64
+	log     []simLogged // of the last owner
+	// whether the two have been removed from the roster since: others do not ask them for copies
+	ownerRemoved, heirRemoved bool
+	contents                  map[Copy]simContent
+	next                      map[uint64]Arrangement // what replaced an arrangement
+	exact                     map[uint64]bool        // ids that an owner has admitted
+	fallback                  map[uint64]bool        // ids that were admitted without the owner, whatever the limit
+	spent                     int64                  // their sum
+	lost                      int64                  // what crashes have lost
+	lostIDs                   map[uint64]bool
 	// repayable are the charges that a takeover has lost, and who has answered them: that
 	// boot must report them if it does not end.
 	repayable map[uint64]*simNode
@@ -170,7 +172,7 @@ func (h *simHistory) heirIs(n *simNode, p int, heir ID) {
 	if t.owner != n || heir.IsZero() {
 		return
 	}
-	t.heir = nil
+	t.heir, t.heirRemoved = nil, false
 	for _, o := range h.s.nodes {
 		if o.id == heir {
 			t.heir = o
@@ -240,10 +242,11 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 	if got, want := st.sum(), st.level; got != want {
 		s.fail("I4: %s starts p%d with level %d, but its ids were charged %d", n.id, p, want, got)
 	}
-	bothGone := t.owner == nil || (!t.owner.alive() || t.owner.superseded()) && !s.reach(n, t.heir)
+	heirGone := t.heirRemoved || !s.reach(n, t.heir)
+	bothGone := t.owner == nil || (!t.owner.alive() || t.owner.superseded()) && heirGone
 	// A member that was silent for longer than Options.Forget is not asked for its copy any more.
 	// When it is back, it reports the calls that it still knows.
-	removed := t.owner != nil && !n.m.Roster().has(t.owner.name) && !s.reach(n, t.heir)
+	removed := t.ownerRemoved && heirGone
 	first, last := time.Duration(-1), time.Duration(-1)
 	ended := t.ended()
 	for _, l := range t.log {
@@ -291,11 +294,14 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 				t.lostSettles[l.id] = true
 				t.loseEnd(l.id, st)
 			}
-			if st.has(l.id) || t.lostIDs[l.id] {
+			if st.has(l.id) {
+				continue
+			}
+			delete(t.repayable, l.id) // it was reported, if it was lost before
+			if t.lostIDs[l.id] {
 				continue
 			}
 			t.lostIDs[l.id] = true
-			delete(t.repayable, l.id)
 			if t.exact[l.id] {
 				t.lost += t.net(l.id, l.cost)
 			}
@@ -303,10 +309,19 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		s.history.adoptEnds(t, st)
 	}
 	s.count(planned, bothGone, t)
-	t.origin, t.owner, t.heir, t.log, t.durable = a.Origin, n, nil, nil, 0
+	t.origin, t.owner, t.heir, t.log, t.durable, t.ownerRemoved, t.heirRemoved = a.Origin, n, nil, nil, 0, false, false
 	st.seq = max(st.seq, n.m.Copy(p).Seq)
 	t.contents[Copy{Origin: a.Origin, Seq: st.seq, Complete: true}] = content(st)
 	t.books = booksOf(st)
+}
+
+// removed notes whom a new roster lacks.
+func (h *simHistory) removed(r Roster) {
+	for p := range h.parts {
+		t := &h.parts[p]
+		t.ownerRemoved = t.ownerRemoved || t.owner != nil && !r.has(t.owner.name)
+		t.heirRemoved = t.heirRemoved || t.heir != nil && !r.has(t.heir.name)
+	}
 }
 
 // reach reports whether a boot exists and could talk to n for as long as a candidate

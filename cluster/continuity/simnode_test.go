@@ -181,6 +181,7 @@ func (s *sim) countRemoved(before, after Roster) {
 	if after.Epoch == before.Epoch {
 		return
 	}
+	s.history.removed(after)
 	for _, name := range before.Names {
 		if m := s.members[name]; !after.has(name) && m != nil && m.node != nil && m.state != Leaving {
 			s.counters.removed++
