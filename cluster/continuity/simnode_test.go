@@ -175,9 +175,9 @@ func (n *simNode) misses(name string) bool {
 	return n.s.now-n.missed[name] > 6*time.Second
 }
 
-// countRemoved counts the members that a new roster lacks though they run and did not ask to
-// leave, once for each member that adopts it.
-func (s *sim) countRemoved(before, after Roster) {
+// noteRoster notes whom a new roster lacks, and counts those that run and did not ask to leave,
+// once for each member that adopts it.
+func (s *sim) noteRoster(before, after Roster) {
 	if after.Epoch == before.Epoch {
 		return
 	}
@@ -200,7 +200,7 @@ func (n *simNode) stepState(e Event, records *simRecords) {
 	n.s.plant(n, e)
 	before := n.m.roster
 	fx := n.m.Step(e, n.clock())
-	n.s.countRemoved(before, n.m.roster)
+	n.s.noteRoster(before, n.m.roster)
 	for _, l := range fx.Leases {
 		n.until[l.Partition] = l.Until
 	}
