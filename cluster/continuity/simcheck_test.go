@@ -309,7 +309,7 @@ func (h *simHistory) newOwner(n *simNode, c Change) {
 		s.history.adoptEnds(t, st)
 	}
 	s.count(planned, bothGone, t)
-	t.origin, t.owner, t.heir, t.log, t.durable, t.ownerRemoved, t.heirRemoved = a.Origin, n, nil, nil, 0, false, false
+	t.origin, t.owner, t.heir, t.log, t.durable, t.ownerRemoved, t.heirRemoved = a.Origin, n, nil, nil, 0, !n.m.Roster().has(n.name), false
 	st.seq = max(st.seq, n.m.Copy(p).Seq)
 	t.contents[Copy{Origin: a.Origin, Seq: st.seq, Complete: true}] = content(st)
 	t.books = booksOf(st)
