@@ -156,10 +156,10 @@ func (s *sim) order() {
 // crash kills a process. Others may find its ports closed.
 func (s *sim) crash(m *simMember) {
 	s.counters.crashes++
-	id := m.node.id
+	id, alone := m.node.id, len(m.node.m.Roster().Names) == 1 // nobody could forget it
 	m.node.stop()
 	s.findDead(id)
-	if !s.buried && len(s.members) > 4 && s.chance(0.1) {
+	if !s.buried && len(s.members) > 4 && s.chance(0.1) && !alone {
 		s.logf("%s does not come back", m.name)
 		s.buried, m.left = true, true
 		return
