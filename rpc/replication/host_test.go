@@ -277,7 +277,7 @@ func TestPlannedMovesLoseNothing(t *testing.T) {
 // before its leases are over.
 func TestCrashIsNoticedByTheClosedPorts(t *testing.T) {
 	c := &cluster{t: t, partitions: 256, protocol: continuity.Defaults(256)}
-	c.protocol.Lease, c.protocol.Forget = time.Hour, 3*time.Hour
+	c.protocol.Lease, c.protocol.Contact, c.protocol.Forget = time.Hour, time.Hour, 3*time.Hour
 	c.begin("a", "b", "c")
 	c.settle()
 	w := c.call(4)
