@@ -199,7 +199,8 @@ func TestKilledHolderOfHits(t *testing.T) {
 		within += exhaustHits(owner, key)
 		owner.owners.clock.Add(int64(recallWait))
 	}
-	if within != hotHits-lost {
-		t.Errorf("%d hits were within the limit, want %d: a slice of %d is lost", within, hotHits-lost, lost)
+	// An earlier slice may have been on its way back when the holder ended.
+	if within < hotHits-lost || within >= hotHits {
+		t.Errorf("%d hits were within the limit of %d, want fewer, and at least %d: what was lent when the holder ended", within, hotHits, hotHits-lost)
 	}
 }
