@@ -50,7 +50,7 @@ func (m *Machine) lost(id ID) bool {
 
 // replacing reports whether an older boot of a member may still hold something.
 func (m *Machine) replacing(p *peer) bool {
-	return p != nil && len(p.older) > 0 && m.now < max(p.replaced, m.booted)+withDrift(m.o.Contact+m.o.Lease)
+	return p != nil && len(p.older) > 0 && m.now < max(p.replaced, m.booted)+m.o.ForgetAfter()
 }
 
 // tellBoots tells a candidate of the newer boots of members, before a vote in the same

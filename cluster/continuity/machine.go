@@ -45,8 +45,8 @@ type Machine struct {
 	shunned      string        // a member whose removal was asked for: its pings are not answered
 	shunnedUntil time.Duration // until when
 
-	ready     bool // whether this member votes
-	settled   uint64
+	ready     bool   // whether this member votes
+	settled   uint64 // the last epoch in which it had what majorities of the rosters before knew
 	votesFrom []votesFrom
 	voted     time.Duration // when this member voted last
 	collects  time.Duration // since when it collects the votes of this roster
@@ -159,7 +159,7 @@ func New(self ID, o Options, now time.Duration) (*Machine, error) {
 		return nil, errors.New("partitions: must be positive")
 	case o.Contact < o.Lease:
 		return nil, errors.New("contact: must not be shorter than lease")
-	case o.Forget <= withDrift(o.Contact+o.Lease):
+	case o.Forget <= o.ForgetAfter():
 		return nil, errors.New("forget: must be longer than contact and lease together")
 	}
 	m := &Machine{

@@ -269,9 +269,9 @@ func (m *Machine) endRosterPhase1() {
 	m.endRosterPhase2()
 }
 
-// endRosterPhase2 ends the vote for a roster. A majority of its own members must be among those
-// that have accepted it: what the removed member knows does not count any more, and a member
-// that has just started asks the others what a majority knew.
+// endRosterPhase2 ends the vote for a roster. If a removed member has voted for it as well, a
+// majority of those who stay must have, too: what only the removed member knows is lost to a
+// member that has just started, and asks the others what a majority knew.
 func (m *Machine) endRosterPhase2() {
 	r, stay := m.rosterChange, 0
 	for _, name := range r.accepts {
@@ -308,7 +308,7 @@ func (m *Machine) mayAcceptRoster(from ID, r Roster, leave bool) bool {
 				return false
 			}
 		case p != nil && m.dead(p.ID) && !m.replacing(p):
-		case m.now < max(m.answeredAt(p), m.booted)+withDrift(m.o.Contact+m.o.Lease):
+		case m.now < max(m.answeredAt(p), m.booted)+m.o.ForgetAfter():
 			return false
 		}
 	}
