@@ -286,16 +286,16 @@ func (r *Reader) syntaxError(f *file, err error) {
 	line = min(f.original(line), len(f.lines))
 	text, _ := f.line(line)
 	column := 1 + len(text) - len(strings.TrimLeft(text, " \t"))
-	if m := unknownAnchor.FindStringSubmatch(message); m != nil {
+	if strings.Contains(text[:column-1], "\t") {
+		message += ": YAML does not allow tabs for indentation, write spaces"
+	}
+	if m := unknownAnchor.FindStringSubmatch(message); m != nil { // without a line
 		for i, text := range f.lines {
 			if before, _, found := strings.Cut(text, "*"+m[1]); found {
 				line, column = i+1, utf8.RuneCountInString(before)+1
 				break
 			}
 		}
-	}
-	if strings.Contains(text[:column-1], "\t") {
-		message += ": YAML does not allow tabs for indentation, write spaces"
 	}
 	r.add(f, line, column, "", "is not valid YAML: %s", message)
 }
