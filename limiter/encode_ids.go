@@ -28,7 +28,7 @@ func (s *stateEncoder) entry(entry *idEntry) {
 	case entry.state() == idCheck:
 		s.int(entry.tokens())
 		s.int(entry.spend())
-		s.uint(entry.packedTags())
+		s.uint(uint64(entry.attempts()))
 	default:
 		s.int(entry.value[0])
 		s.int(entry.value[1])

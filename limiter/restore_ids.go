@@ -119,7 +119,7 @@ func (d *restorer) entry(h entryHead, entry *idEntry) {
 			d.fail("costs of a check are out of range")
 		}
 		if h.state == idCheck {
-			entry.setPackedTags(d.upTo(1<<(checkTags*checkTagBits)-1, "attempts"))
+			entry.setAttempts(checkAttempts(d.upTo(uint64(len(layouts))<<attemptBits-1, "attempts")))
 		}
 	}
 	if len(d.buf) > 0 {

@@ -3,105 +3,10 @@
 package limiter
 
 import (
-	"slices"
-
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/bucketring/bucketring/internal/keypath"
 )
-
-// The attempts that got the answer of an entry are listed by tags: those of a
-// reservation in the reservation, and those of a check in the bits of its costs that no
-// cost has. Two attempts of one id have the same tag with a probability of 2^-32 or, of
-// a check, if their ids are the same modulo 63. Then a withdrawal of one that did not arrive
-// withdraws the other.
-const (
-	checkTags    = 3 // as many attempts as the client library makes
-	checkTagBits = 6
-	spareBits    = 64 - costBits
-)
-
-// attemptTag returns the tag of an attempt, not 0. The tag of a check depends on the
-// policy version: a check can only be withdrawn under the policy that decided it, because
-// its charges are computed again. Of a reservation the version is 0.
-func (entry *idEntry) attemptTag(attempt, version uint64) uint32 {
-	tag := mix(attempt, version)
-	if !entry.isReservation() {
-		const tags = 1<<checkTagBits - 1
-		return uint32((attempt%tags+mix(0, version)%tags)%tags) + 1
-	}
-	return max(uint32(tag), 1)
-}
-
-// attempts returns the tags of the attempts of an entry; 0 means none.
-func (p *partition) attempts(entry *idEntry) (tags [4]uint32, n int) {
-	if entry.isReservation() {
-		return p.reservations.at(entry.reservation()).attempts, len(tags)
-	}
-	packed := entry.packedTags()
-	for i := range checkTags {
-		tags[i] = uint32(packed >> (i * checkTagBits) & (1<<checkTagBits - 1))
-	}
-	return tags, checkTags
-}
-
-// packedTags returns the tags of the attempts of a check.
-func (entry *idEntry) packedTags() uint64 {
-	return uint64(entry.value[0])>>costBits | uint64(entry.value[1])>>costBits<<spareBits
-}
-
-func (entry *idEntry) setPackedTags(packed uint64) {
-	entry.value[0] = entry.tokens() | int64(packed<<costBits)
-	entry.value[1] = entry.spend() | int64(packed>>spareBits<<costBits)
-}
-
-func (p *partition) setAttempts(entry *idEntry, tags [4]uint32) {
-	if entry.isReservation() {
-		p.reservations.at(entry.reservation()).attempts = tags
-		return
-	}
-	var packed uint64
-	for i := range checkTags {
-		packed |= uint64(tags[i]) << (i * checkTagBits)
-	}
-	entry.setPackedTags(packed)
-}
-
-// addAttempt notes that an attempt got the answer of an entry. While all attempts that
-// got it may be withdrawn, no caller is known to use the answer.
-func (p *partition) addAttempt(entry *idEntry, attempt, version uint64) (changed bool) {
-	if attempt == 0 {
-		changed = !entry.is(flagPermanent)
-		entry.set(flagPermanent)
-		return changed
-	}
-	tags, n := p.attempts(entry)
-	tag := entry.attemptTag(attempt, version)
-	if slices.Contains(tags[:n], tag) {
-		return false
-	}
-	free := slices.Index(tags[:n], 0)
-	if free < 0 { // too many to list
-		changed = !entry.is(flagPermanent)
-		entry.set(flagPermanent)
-		return changed
-	}
-	tags[free] = tag
-	p.setAttempts(entry, tags)
-	return true
-}
-
-// removeAttempt removes an attempt and reports whether it was the last one.
-func (p *partition) removeAttempt(entry *idEntry, attempt, version uint64) (last bool) {
-	tags, n := p.attempts(entry)
-	i := slices.Index(tags[:n], entry.attemptTag(attempt, version))
-	if i < 0 {
-		return false
-	}
-	tags[i] = 0
-	p.setAttempts(entry, tags)
-	return !entry.is(flagPermanent) && tags == [4]uint32{}
-}
 
 // attemptKey identifies a withdrawn attempt among the request ids.
 func attemptKey(root, attempt uint64) idKey {

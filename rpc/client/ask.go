@@ -85,13 +85,13 @@ func (c *Client) askOwner(ctx context.Context, a *attempts, key string, e *envel
 	if m == nil || !m.direct() {
 		return false, nil
 	}
-	e.unanswered.number(&e.item)
+	e.tried.number(&e.item)
 	for wait := redirectWait; ; wait = min(2*wait, maxRedirectWait) {
 		result, err := c.askMember(ctx, a, m.peer, e, d)
 		if result.redirect == nil {
 			return result.answered, err
 		}
-		e.unanswered.add(&e.item) // the member may have decided it, and not be the owner any more
+		e.tried.add(&e.item) // the member may have decided it, and not be the owner any more
 		c.ring.reportStale(m.peer.node)
 		// To the next owner it is the same attempt: what the last one has decided comes along.
 		next := c.ring.view.Load().member(result.redirect.GetOwner())
@@ -152,7 +152,7 @@ func (c *Client) askMember(ctx context.Context, a *attempts, p *peer, e *envelop
 	}
 	sent := link.MayBeDecided(err)
 	if sent {
-		e.unanswered.add(&e.item)
+		e.tried.add(&e.item)
 	}
 	switch {
 	case ctx.Err() == context.Canceled:

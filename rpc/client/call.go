@@ -233,11 +233,11 @@ type (
 
 // envelope is what a call in a batch has beside its request and answer.
 type envelope struct {
-	item       pb.Item
-	ctx        link.DeadlineContext // of the current attempt
-	hints      hints
-	outcome    outcome // of the item
-	unanswered attemptIDs
+	item    pb.Item
+	ctx     link.DeadlineContext // of the current attempt
+	hints   hints
+	outcome outcome // of the item
+	tried   attemptIDs
 
 	takesSlice bool // a slice may be lent for the call: see askSlice
 	lent       *pb.Slice

@@ -141,13 +141,13 @@ func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 	f := call.fields()
 	if err = ask(ctx, c, checkAtOnce, f, &w.request, w); err == nil && w.answer.Denied() {
 		if !chosen && w.answer.Reason == LimitExceeded && c.takeSlice(&call, &d, false) {
-			c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
+			c.withdraw(call.Key, call.RequestID, w.tried.unanswered, &w.request)
 			return d, nil // it was only to renew the slice, which the owner has charged before
 		}
 		err = c.waitForCheck(ctx, w, f, call.MaxWait)
 	}
 	if err != nil {
-		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
+		c.withdraw(call.Key, call.RequestID, w.tried.unanswered, &w.request)
 		if !chosen && ctx.Err() == nil && c.takeSlice(&call, &d, false) {
 			return d, nil
 		}
@@ -155,7 +155,7 @@ func (c *Client) Check(ctx context.Context, call Call) (d Decision, err error) {
 	}
 	w.answer.Model = call.Model
 	if w.answer.Denied() {
-		c.withdraw(call.Key, call.RequestID, w.unanswered, &w.request)
+		c.withdraw(call.Key, call.RequestID, w.tried.unanswered, &w.request)
 		w.answer.MaxWait = clone(call.MaxWait)
 	}
 	return w.answer, nil
@@ -206,14 +206,14 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 	if err == nil && w.answer.Denied() {
 		if !chosen && w.answer.Reason == LimitExceeded {
 			if r := c.reserveFromSlice(&e, false); r != nil { // the owner has charged it before
-				c.withdraw(e.Key, id, w.unanswered, nil)
+				c.withdraw(e.Key, id, w.tried.unanswered, nil)
 				return r, nil
 			}
 		}
 		err = c.waitForReserve(ctx, w, f, e.MaxWait)
 	}
 	if err != nil {
-		c.withdraw(e.Key, id, w.unanswered, nil)
+		c.withdraw(e.Key, id, w.tried.unanswered, nil)
 		if !chosen && ctx.Err() == nil {
 			if r := c.reserveFromSlice(&e, false); r != nil {
 				return r, nil
@@ -222,7 +222,7 @@ func (c *Client) Reserve(ctx context.Context, e Estimate) (*Reservation, error) 
 		return nil, &callFailure{"reserve", e.Key, err}
 	}
 	if w.answer.Denied() {
-		c.withdraw(e.Key, id, w.unanswered, nil)
+		c.withdraw(e.Key, id, w.tried.unanswered, nil)
 		w.answer.MaxWait = clone(e.MaxWait)
 	}
 	e.RequestID = id

@@ -107,7 +107,7 @@ func (w *waiting) awaitOnce(ctx context.Context) (ended bool, err error) {
 	}
 	result, err := n.waits.Ask(limited, item)
 	if c.ring != nil && err != nil && await.MayBeDecided(err) {
-		w.call.unanswered.add(item)
+		w.call.tried.add(item)
 	}
 	if time.Since(began) >= calmWait {
 		w.pause = 0
@@ -170,7 +170,7 @@ func (w *waiting) take(n *node, item *pb.Item, result *pb.Result, began time.Tim
 // unanswered records that the item may have been decided.
 func (w *waiting) unanswered(item *pb.Item) {
 	if w.client.ring != nil { // else nobody withdraws it
-		w.call.unanswered.add(item)
+		w.call.tried.add(item)
 	}
 }
 
@@ -246,7 +246,7 @@ func (w *waiting) item(ctx context.Context, waited time.Duration) *pb.Item {
 		item.TimeoutNanos = max(int64(time.Until(at)), 1)
 	}
 	if w.client.ring != nil {
-		w.call.unanswered.number(item)
+		w.call.tried.number(item)
 	}
 	return item
 }

@@ -3,6 +3,8 @@
 package client_test
 
 import (
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,6 +143,52 @@ func TestFallbackWhileOwnerChanges(t *testing.T) {
 			t.Errorf("Check() = %+v, %v, want an admission about half a second after the next owner took over", d, err)
 		}
 		line.came(t.T, 2)
+	})
+}
+
+// No attempt of a call is taken for another one by an owner. A member that denies one in fallback
+// withdraws it there, which the client does not know: that must not withdraw a later one.
+func TestAttemptsWhileOwnerChanges(t *testing.T) {
+	runRing(t, client.Options{}, []string{"a"}, func(t scene) {
+		line := fill(t)["a"]
+		start := time.Now()
+		t.check = func(r *pb.CheckRequest) *pb.Decision {
+			d := full(r.GetRequestId(), r.GetMaxWait())
+			if after := time.Since(start); after >= time.Second && after < 2*time.Second {
+				d.Route, d.MayWait = pb.Route_ROUTE_FALLBACK, false
+			}
+			return d
+		}
+		var mu sync.Mutex
+		var attempts []uint64
+		t.nodes["a"].batches(func(b *pb.Batch, _ *pb.Answers) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, item := range b.GetItems() {
+				if item.GetCheck() != nil {
+					attempts = append(attempts, item.GetAttempt())
+				}
+			}
+		})
+		time.AfterFunc(time.Second, func() {
+			line.admits(time.Second / 2)
+			t.nodes["a"].drain()
+		})
+		if d, err := t.c.Check(t.Context(), client.Call{Key: "k"}); err != nil || !d.Allowed() {
+			t.Fatalf("Check() = %+v, %v, want an admission", d, err)
+		}
+		for _, item := range line.came(t.T, 2) {
+			attempts = append(attempts, item.GetAttempt())
+		}
+		if len(attempts) < 6 {
+			t.Errorf("%d attempts, want at least 6", len(attempts))
+		}
+		slices.Sort(attempts)
+		for i, attempt := range attempts[1:] {
+			if attempt-attempts[i] != 7 {
+				t.Errorf("attempts %d, want steps of 7", attempts)
+			}
+		}
 	})
 }
 

@@ -84,14 +84,23 @@ func (w *withdrawer) close() {
 	}
 }
 
-// attemptIDs are the ids of attempts that were not answered.
-type attemptIDs []uint64
+// attemptIDs are the ids of the attempts of a call. One that was answered counts as well: a member that
+// denied the call without its owner withdraws it there.
+type attemptIDs struct {
+	last       uint64
+	unanswered []uint64
+}
+
+func (a *attemptIDs) next() uint64 {
+	a.last = requestid.NextAttempt(a.last)
+	return a.last
+}
 
 // number gives an item that is about to be sent an attempt id, if it is a check or a
 // reserve.
-func (a attemptIDs) number(item *pb.Item) {
+func (a *attemptIDs) number(item *pb.Item) {
 	if item.GetReserve() != nil || item.GetCheck() != nil {
-		item.Attempt = requestid.NewAttempt(a...)
+		item.Attempt = a.next()
 	}
 }
 
@@ -102,10 +111,10 @@ func withAttempts[Req, Res any](e *envelope, m method[Req, Res]) method[Req, Res
 		return m
 	}
 	return func(api pb.RateLimiterClient, ctx context.Context, req Req, o ...grpc.CallOption) (Res, error) {
-		attempt := requestid.NewAttempt(e.unanswered...)
+		attempt := e.tried.next()
 		res, err := m(api, requestid.WithAttempt(ctx, attempt), req, o...)
 		if err != nil && (retryable(err) || status.Code(err) == codes.Canceled) {
-			e.unanswered = append(e.unanswered, attempt)
+			e.tried.unanswered = append(e.tried.unanswered, attempt)
 		}
 		return res, err
 	}
@@ -113,14 +122,14 @@ func withAttempts[Req, Res any](e *envelope, m method[Req, Res]) method[Req, Res
 
 // add records that item was not answered.
 func (a *attemptIDs) add(item *pb.Item) {
-	if item.GetAttempt() != 0 && !slices.Contains(*a, item.GetAttempt()) {
-		*a = append(*a, item.GetAttempt())
+	if item.GetAttempt() != 0 && !slices.Contains(a.unanswered, item.GetAttempt()) {
+		a.unanswered = append(a.unanswered, item.GetAttempt())
 	}
 }
 
 // withdraw withdraws the unanswered attempts of a call that another node denied, or that
 // failed. check is nil for a reserve.
-func (c *Client) withdraw(key, id string, unanswered attemptIDs, check *pb.CheckRequest) {
+func (c *Client) withdraw(key, id string, unanswered []uint64, check *pb.CheckRequest) {
 	for _, attempt := range unanswered {
 		w := cancelWire(key, id)
 		w.item.Attempt = attempt

@@ -1786,12 +1786,14 @@ type Item struct {
 	// Members only: the call was decided without the owner, which now charges it
 	// whatever the limits say.
 	Replay bool `protobuf:"varint,8,opt,name=replay,proto3" json:"replay,omitempty"`
-	// A random number that identifies one attempt to send a check or a reserve, among
-	// all with the same request id, so that the attempt can be withdrawn because its
-	// answer did not arrive: the call is charged nothing unless another attempt was
-	// answered, its request id is free again, and an attempt that arrives after its
-	// withdrawal is not decided. A cancel with this number withdraws an attempt.
-	// 0: none; a cancel then ends the reservation whatever attempts there were.
+	// A number that identifies one attempt to send a check or a reserve, among all with
+	// the same request id, so that the attempt can be withdrawn because its answer did not
+	// arrive: the call is charged nothing unless another attempt was answered, its request
+	// id is free again, and an attempt that arrives after its withdrawal is not decided.
+	// The number of the first attempt is random, and each further one of the caller is 7
+	// more: owners may take attempts for one whose numbers are the same modulo 63.
+	// A cancel with this number withdraws an attempt. 0: none; a cancel then ends the
+	// reservation whatever attempts there were.
 	Attempt uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// With a cancel that withdraws an attempt of a check: the check, which has the key of
 	// the cancel. The owner computes from it what was charged. Absent: a reserve.

@@ -124,7 +124,7 @@ func (r *Router) decideHere(limited *link.DeadlineContext, f *forward) {
 // number gives a check or a reserve the id of an attempt, by which it can be withdrawn.
 func number(c *call.Call) {
 	if (c.Kind == call.Check || c.Kind == call.Reserve) && c.Attempt == 0 && c.Origin != call.Outbox {
-		c.Attempt = requestid.NewAttempt()
+		c.Attempt = requestid.NextAttempt(0)
 	}
 }
 

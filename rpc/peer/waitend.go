@@ -33,7 +33,7 @@ func (w *waiting) newAttempt() {
 func (w *waiting) nextAttempt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.call.Attempt, w.asked = requestid.NewAttempt(append(slices.Clone(w.missed), w.call.Attempt)...), false
+	w.call.Attempt, w.asked = requestid.NextMemberAttempt(w.call.Attempt), false
 }
 
 func (w *waiting) hasGone() bool {
