@@ -183,24 +183,28 @@ func TestGiveBackWhatIsLent(t *testing.T) {
 
 // TestKilledHolderOfHits: what a member holds that dies stays counted, so that no more hits than
 // the limit are within it, and no fewer than that less the slice.
+//
+// A slice may just be on its way back when its holder ends, so this looks until one is lost.
 func TestKilledHolderOfHits(t *testing.T) {
-	nodes := newCluster(t, 3)
-	owner, holder := nodes[0], nodes[1]
-	key := owner.ownedBy(0)
-	within := heatCounter(holder, key)
-	within += holdHits(holder, key, owner)
-	waittest.Until(t, "the return of an earlier slice", func() bool { return holder.Status().Slices.PendingReturns == 0 })
-	holder.kill()
-	used := owner.counted(key)
-	lost := used - within
-	if lost <= 0 {
-		t.Fatalf("%d hits are counted of %d, want a slice beside them", used, within)
+	for range 10 {
+		nodes := newCluster(t, 3)
+		owner, holder := nodes[0], nodes[1]
+		key := owner.ownedBy(0)
+		within := heatCounter(holder, key)
+		within += holdHits(holder, key, owner)
+		holder.kill()
+		held := owner.counted(key) - within
+		for range 3 {
+			within += exhaustHits(owner, key)
+			owner.owners.clock.Add(int64(recallWait))
+		}
+		lost := hotHits - within
+		if held < 0 || lost < 0 || lost > held {
+			t.Fatalf("%d hits were within the limit of %d, want at most %d fewer: what was lent when the holder ended", within, hotHits, held)
+		}
+		if lost > 0 {
+			return
+		}
 	}
-	for range 3 {
-		within += exhaustHits(owner, key)
-		owner.owners.clock.Add(int64(recallWait))
-	}
-	if within != hotHits-lost {
-		t.Errorf("%d hits were within the limit, want %d: a slice of %d is lost", within, hotHits-lost, lost)
-	}
+	t.Error("all slices had come back when their holders ended")
 }
