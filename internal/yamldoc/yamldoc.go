@@ -16,7 +16,6 @@ import (
 	"io"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -261,59 +260,6 @@ func withinBudget(n *yaml.Node, budget *int, depth int) bool {
 		}
 	}
 	return true
-}
-
-var (
-	yamlLine      = regexp.MustCompile(`^line (\d+): `)
-	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced`)
-	// The library numbers lines from 0 in errors of its parser, and from 1 in those
-	// of its scanner. These are errors of the parser.
-	lineFromZero = regexp.MustCompile(`^did not find expected (<|key|node content|'-' indicator|',')`)
-)
-
-// syntaxError reports an error of the YAML library, which has its line, if any, in
-// the message.
-func (r *Reader) syntaxError(f *file, err error) {
-	message, line := strings.TrimPrefix(err.Error(), "yaml: "), 1
-	if m := yamlLine.FindStringSubmatch(message); m != nil {
-		line, _ = strconv.Atoi(m[1])
-		message = message[len(m[0]):]
-		if lineFromZero.MatchString(message) {
-			line++
-		}
-	}
-	f.line(1) // splits the text
-	line = min(f.original(line), len(f.lines))
-	text, _ := f.line(line)
-	column := 1 + len(text) - len(strings.TrimLeft(text, " \t"))
-	if strings.Contains(text[:column-1], "\t") {
-		message += ": YAML does not allow tabs for indentation, write spaces"
-	}
-	if m := unknownAnchor.FindStringSubmatch(message); m != nil { // without a line
-		for i, text := range f.lines {
-			if before, _, found := strings.Cut(text, "*"+m[1]); found {
-				line, column = i+1, utf8.RuneCountInString(before)+1
-				break
-			}
-		}
-	}
-	r.add(f, line, column, "", "is not valid YAML: %s", message)
-}
-
-func firstInvalid(src []byte) (line, column int) {
-	line, column = 1, 1
-	for len(src) > 0 {
-		c, size := utf8.DecodeRune(src)
-		if c == utf8.RuneError && size <= 1 {
-			break
-		}
-		column++
-		if c == '\n' {
-			line, column = line+1, 1
-		}
-		src = src[size:]
-	}
-	return line, column
 }
 
 // maxProblems bounds the problems that are collected.
