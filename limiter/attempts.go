@@ -8,7 +8,8 @@ import "slices"
 // given back when all of them are withdrawn. A withdrawal of an attempt with the tag of another
 // one withdraws the other. Tags of reservations have 32 bits. Those of a check are in the bits
 // of its costs that no cost has: the more attempts got its answer, the smaller are their tags.
-// Two attempts of a check whose ids differ modulo 63 never have the same tag.
+// Two attempts of a check whose ids differ modulo 63 never have the same tag. One with the tag of
+// another is taken for it, unless their tags differed while there was room for larger ones.
 
 // checkAttempts are the tags of the attempts of a check: attemptBits for tags, and above them
 // the layout.
@@ -16,13 +17,14 @@ type checkAttempts uint32
 
 const (
 	attemptBits = 18
+	attemptTags = 63 * 8 * 520  // of attemptBits
 	spareBits   = 64 - costBits // of each of the two costs
 )
 
 // layouts are how the tags of a check share attemptBits: room for so many, of so many bits, and
 // how many different ones there are. A tag of 0 bits is none. Each number of tags is a divisor of the
 // next, so that a tag of one layout says which one it is in those before.
-var layouts = [...]struct{ room, bits, tags uint32 }{{3, 6, 63}, {2, 9, 63 * 8}, {1, attemptBits, 63 * 8 * 520}}
+var layouts = [...]struct{ room, bits, tags uint32 }{{3, 6, 63}, {2, 9, 63 * 8}, {1, attemptBits, attemptTags}}
 
 // widest is the layout for one attempt.
 const widest = checkAttempts(len(layouts)-1) << attemptBits
@@ -98,8 +100,7 @@ func (c checkAttempts) smaller() checkAttempts {
 // policy version: a check can only be withdrawn under the policy that decided it, because its
 // charges are computed again.
 func checkAttempt(attempt, version uint64) uint32 {
-	all := uint64(layouts[len(layouts)-1].tags)
-	return uint32((attempt%all + mix(0, version)%all) % all)
+	return uint32((attempt%attemptTags + mix(0, version)%attemptTags) % attemptTags)
 }
 
 // reservedAttempt returns the tag of an attempt of a reservation, not 0.

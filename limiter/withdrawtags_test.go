@@ -52,7 +52,8 @@ func TestWithdrawalLeavesTheOnlyAttempt(t *testing.T) {
 }
 
 // A check is known until each of up to three attempts that got its answer is withdrawn, also if all are
-// the same modulo 63, and after a restart. With more attempts, which differ modulo 63, it stays.
+// the same modulo 63, but not modulo 504, and after a restart. With more attempts, which differ modulo 63,
+// it stays.
 func TestAttemptsOfACheckAreCounted(t *testing.T) {
 	n := newNode(t, limiter.Options{})
 	for i := range uint64(300) {

@@ -131,6 +131,7 @@ func (c *cluster) surviveSlow(t *testing.T, slow *member, w *wire) {
 	})
 	for range 2 {
 		if problem != "" {
+			t.Logf("keys of the slow member: %s", problem)
 			problem = slowOwner(t, callers, far, func() {})
 		}
 	}

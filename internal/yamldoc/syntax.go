@@ -41,7 +41,7 @@ func (r *Reader) syntaxError(f *file, err error) {
 	f.line(1) // splits the text
 	line = min(f.original(line), len(f.lines))
 	switch {
-	case strings.HasPrefix(message, "found a tab character"), strings.HasPrefix(message, "found character that cannot start any token"):
+	case strings.HasPrefix(message, "found a tab character"):
 		line = f.tabbed(line)
 	case strings.HasPrefix(message, "did not find expected key"), strings.HasPrefix(message, "did not find expected '-'"):
 		at := f.misindented(line)
@@ -77,8 +77,8 @@ func hintFor(message, indentation string) string {
 	return ""
 }
 
-// tabbed returns the first line from one on whose indentation has a tab. The library names where
-// the mapping begins that the line is in. Without such a line it is the line itself.
+// tabbed returns the first line from one on whose indentation has a tab. The library names the
+// line before. Without such a line it is the line itself.
 func (f *file) tabbed(line int) int {
 	for i, text := range f.lines[line-1:] {
 		if strings.Contains(text[:len(text)-len(strings.TrimLeft(text, " \t"))], "\t") {
@@ -88,16 +88,24 @@ func (f *file) tabbed(line int) int {
 	return line
 }
 
+// The first line of a text of several lines ends so.
+var blockText = regexp.MustCompile(`[|>][0-9+-]*$`)
+
 // misindented returns the first line whose indentation is that of no line above, of a mapping or a list
 // that begins in a line; 0 if there is none.
 func (f *file) misindented(line int) int {
 	var open []int // indentations
+	block := -1    // that of the line above whose text goes on in deeper lines
 	for i, text := range f.lines[line-1:] {
+		text = strings.TrimRight(text, " \r")
 		rest := strings.TrimLeft(text, " ")
-		if rest == "" || rest[0] == '#' {
+		at, ended := len(text)-len(rest), false
+		if rest == "" || rest[0] == '#' || block >= 0 && at > block {
 			continue
 		}
-		at, ended := len(text)-len(rest), false
+		if block = -1; blockText.MatchString(rest) {
+			block = at
+		}
 		for len(open) > 0 && open[len(open)-1] > at {
 			open, ended = open[:len(open)-1], true
 		}

@@ -22,6 +22,10 @@ func TestSyntaxErrors(t *testing.T) {
 		{"tiers:\n  free:\n    requests: \"60/min\n  pro: 1\n", "f.yaml:3:5: is not valid YAML: found unexpected end of stream: the closing quote of a text is missing"},
 		{"tiers:\n  free: 1\ndefault_tier free\n", "f.yaml:3:1: is not valid YAML: could not find expected ':': write a colon and a space after a key"},
 		{"tiers:\n  free: 1\n}\n", "f.yaml:3:1: is not valid YAML: did not find expected key\n"},
+		{"tiers:\r\n  free:\r\n    requests: 60/min\r\n\r\n   pro:\r\n", "f.yaml:5:4: is not valid YAML: did not find expected key: the indentation"},
+		{"tiers:\n  free:\n    requests: @60\n  pro: |\n    text\n\t# comment\n", "f.yaml:3:5: is not valid YAML: found character that cannot start any token: put a text"},
+		{"a:\n  b: |\n    x\n        y\n      z\n  c: 1\n  ]\n", "f.yaml:2:3: is not valid YAML: did not find expected key\n"},
+		{"a:\n  b: >-\n    x\n        y\n      z\n  c: 1\n d: 1\n", "f.yaml:7:2: is not valid YAML: did not find expected key: the indentation"},
 		{"a:\n  b: |\n      x\n        y\n      z\n  c: 1\n d: 2\n", "f.yaml:7:2: is not valid YAML: did not find expected key: the indentation"},
 	} {
 		r := &Reader{}

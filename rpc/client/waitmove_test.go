@@ -181,7 +181,7 @@ func TestAttemptsWhileOwnerChanges(t *testing.T) {
 			attempts = append(attempts, item.GetAttempt())
 		}
 		if len(attempts) < 6 {
-			t.Errorf("%d attempts, want at least 6", len(attempts))
+			t.Fatalf("%d attempts, want at least 6", len(attempts))
 		}
 		slices.Sort(attempts)
 		for i, attempt := range attempts[1:] {

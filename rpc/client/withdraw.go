@@ -84,8 +84,8 @@ func (w *withdrawer) close() {
 	}
 }
 
-// attemptIDs are the ids of the attempts of a call. One that was answered counts as well: a member that
-// denied the call without its owner withdraws it there.
+// attemptIDs are the ids of the attempts of a call. None is used twice, also if it was answered: a
+// member that denied the call without its owner withdraws that attempt there.
 type attemptIDs struct {
 	last       uint64
 	unanswered []uint64

@@ -74,7 +74,7 @@ func problemOf(e *pb.Error) *problem {
 		p.status, p.Code = http.StatusUnauthorized, "unauthenticated"
 	case codes.PermissionDenied:
 		p.status, p.Code = http.StatusForbidden, "forbidden"
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Aborted:
 		p.status, p.Code = http.StatusServiceUnavailable, "unavailable"
 	case codes.FailedPrecondition:
 		p.status, p.Code = http.StatusConflict, "failed_precondition"

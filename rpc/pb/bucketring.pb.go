@@ -1791,7 +1791,8 @@ type Item struct {
 	// arrive: the call is charged nothing unless another attempt was answered, its request
 	// id is free again, and an attempt that arrives after its withdrawal is not decided.
 	// The number of the first attempt is random, and each further one of the caller is 7
-	// more: owners may take attempts for one whose numbers are the same modulo 63.
+	// more, of a member 32,769: owners may take attempts of a check for one whose numbers
+	// are the same modulo 262,080, or modulo 63 once three have got the answer.
 	// A cancel with this number withdraws an attempt. 0: none; a cancel then ends the
 	// reservation whatever attempts there were.
 	Attempt uint64 `protobuf:"fixed64,10,opt,name=attempt,proto3" json:"attempt,omitempty"`

@@ -103,7 +103,6 @@ func (r *Router) bounce(ctx *link.DeadlineContext, forwards []forward) {
 		}
 		f.waits = false
 		if gone != nil { // the caller
-			r.withdraw(f)
 			f.result = server.Failed(grpcstatus.FromContextError(gone).Err())
 			continue
 		}

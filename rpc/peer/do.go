@@ -102,6 +102,7 @@ func (r *Router) do(ctx context.Context, calls []call.Call) *server.Results {
 		f := &forwards[i]
 		r.sliceAnswered(f)
 		traced.forwarded(i, f)
+		f.Unanswered = f.mayBeCharged()
 		results.Set(f.index, f.result)
 		if isForwarded(f.result) {
 			r.local.ObserveTraced(results, pb.Route_ROUTE_FORWARD, time.Since(began))

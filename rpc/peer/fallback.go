@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/bucketring/bucketring/rpc/internal/call"
 	"github.com/bucketring/bucketring/rpc/internal/link"
 	"github.com/bucketring/bucketring/rpc/internal/requestid"
@@ -73,13 +75,11 @@ func (r *Router) fallBack(f *forward, why cause) {
 
 // decideInFallback decides a check or a reserve. What is admitted is a charge that
 // is replayed at the owner. A repeated id is replayed again: the first replay may
-// not have been enqueued, and the owner knows ids. What is denied may be held by an
-// owner that was asked and did not answer in time: there it is withdrawn.
+// not have been enqueued, and the owner knows ids.
 func (r *Router) decideInFallback(f *forward) {
 	f.result = decideAt(r.fallback, f.Call)
 	d := f.result.GetDecision()
 	if d == nil || d.Outcome == pb.Outcome_OUTCOME_DENIED {
-		r.withdraw(f)
 		return
 	}
 	replay := f.Copy()
@@ -125,20 +125,25 @@ func (r *Router) enqueue(item *pb.Item) (rejected *pb.Result) {
 	return nil
 }
 
-// withdraw takes a check or a reserve back at an owner that may have decided it and
-// whose answer did not arrive. If the outbox is full, a reservation that is held there
-// ends with its lease, and the charge of a check stays.
-func (r *Router) withdraw(f *forward) {
-	if f.unanswered && f.Attempt != 0 {
-		_ = r.outbox.Put(f.Withdrawal())
-	}
-}
+// withdraw takes an attempt of a check or a reserve back at the owner. If the outbox is full,
+// a reservation that is held there ends with its lease, and the charge of a check stays.
+func (r *Router) withdraw(c *call.Call) { _ = r.outbox.Put(c.Withdrawal()) }
 
 // deliver sends an item of the outbox to its owner. Its error has a gRPC status.
 func (r *Router) deliver(ctx context.Context, item *pb.Item) error {
 	results := r.Do(ctx, []call.Call{call.FromItem(item, call.Outbox)})
 	defer results.Release()
-	return server.ErrorOf(results.Get(0))
+	return replayed(item.GetReplay(), results.Get(0))
+}
+
+// replayed returns why the owner did not take a call of the outbox. The replay of an attempt that was
+// withdrawn is done: nobody has its answer. Sent again after the owner has forgotten the withdrawal, it
+// would be charged.
+func replayed(replay bool, result *pb.Result) error {
+	if replay && code(result) == codes.Aborted {
+		return nil
+	}
+	return server.ErrorOf(result)
 }
 
 // ownerOfItem returns the member to which the outbox would deliver a call now.

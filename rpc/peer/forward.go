@@ -191,6 +191,11 @@ func (r *Router) advance(ctx *link.DeadlineContext, f *forward, block bool) {
 	}
 }
 
+// mayBeCharged reports whether a member may have charged f, whose caller learns of no admission.
+func (f *forward) mayBeCharged() bool {
+	return f.unanswered && f.Attempt != 0 && (f.Kind == call.Check || f.Kind == call.Reserve) && f.Origin != call.Outbox && !isAdmitted(f.result)
+}
+
 // complete makes the result of f the answer to its caller.
 func (r *Router) complete(f *forward) {
 	if f.bounces > 0 && !f.fellBack {
@@ -315,7 +320,6 @@ func (r *Router) retry(ctx *link.DeadlineContext, f *forward, err error) {
 		r.fallBack(f, cause)
 		return
 	}
-	r.withdraw(f)
 	f.result = server.Failed(grpcstatus.FromContextError(err).Err()) // the caller has gone
 }
 
@@ -338,13 +342,11 @@ const lateRetry = 250 * time.Millisecond
 
 // refuse ends a call that its owner would not answer in time: err is [link.ErrOverloaded],
 // or it was not sent in time, or came to the owner too late. It is not decided in
-// fallback, whose decisions the owner would have to charge later. What an earlier owner
-// may have charged is withdrawn.
+// fallback, whose decisions the owner would have to charge later.
 func (r *Router) refuse(f *forward, err error) {
 	if r.spendSlice(f) {
 		return
 	}
-	r.withdraw(f)
 	retry := lateRetry
 	if e, ok := errors.AsType[*link.OverloadedError](err); ok {
 		retry = e.RetryAfter

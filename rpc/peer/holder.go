@@ -107,7 +107,9 @@ func (r *Router) spendSlice(f *forward) bool {
 	if result == nil {
 		return false
 	}
-	r.withdraw(f)
+	if f.unanswered { // it may have been charged at the owner, too
+		r.withdraw(f.Call)
+	}
 	f.result = result
 	return true
 }

@@ -214,7 +214,7 @@ func (r *Router) reportBatch(ctx context.Context, batch []reported) (delivered, 
 	results := r.Do(limited, calls)
 	defer results.Release()
 	for i, one := range sent {
-		err := server.ErrorOf(results.Get(i))
+		err := replayed(true, results.Get(i))
 		_, final := outbox.ReasonOf(err)
 		switch {
 		case err == nil:

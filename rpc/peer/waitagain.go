@@ -42,7 +42,12 @@ func (w *waiting) again() {
 	}
 	for pause := againPause; !w.hasGone(); pause = min(2*pause, maxAgainPause) {
 		began := r.owners.Clock()
-		result, mayWait := w.askOnce()
+		result, mayWait, unanswered := w.askOnce()
+		if unanswered {
+			if w.newAttempt(); w.hasGone() {
+				break
+			}
+		}
 		w.boundBy(result.GetDecision())
 		left := w.until - r.owners.Clock()
 		d := result.GetDecision()
@@ -54,7 +59,6 @@ func (w *waiting) again() {
 				return
 			}
 		case isUnavailable(result), code(result) == codes.ResourceExhausted, d.GetReason() == pb.Reason_REASON_OWNER_UNREACHABLE:
-			w.nextAttempt() // the router has withdrawn this one, if an owner may have it
 			if left > pause && w.pause(pause) {
 				continue
 			}
@@ -76,14 +80,16 @@ func (w *waiting) pause(d time.Duration) bool {
 	}
 }
 
-// askOnce asks the call as one that does not wait.
-func (w *waiting) askOnce() (result *pb.Result, mayWait bool) {
+// askOnce asks the call as one that does not wait. If it is unanswered, a member may have charged it
+// that did not say so.
+func (w *waiting) askOnce() (result *pb.Result, mayWait, unanswered bool) {
 	r := w.router
 	ctx, cancel := context.WithTimeout(context.Background(), r.timeout)
 	defer cancel()
-	results := r.do(ctx, []call.Call{w.call})
+	calls := []call.Call{w.call}
+	results := r.do(ctx, calls)
 	defer results.Release()
-	return results.Get(0), results.MayWait(0)
+	return results.Get(0), results.MayWait(0), calls[0].Unanswered
 }
 
 // boundBy bounds the wait by the longest that the limits of a decision let a call wait.

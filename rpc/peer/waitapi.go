@@ -44,13 +44,17 @@ func (a *awayCalls) all() []*waiting {
 }
 
 // wait has the calls of an API wait that were denied and may, until each has its result, its
-// caller has gone, or this member leaves the cluster.
+// caller has gone, or this member leaves the cluster. What another member may have charged for the
+// others is withdrawn.
 func (r *Router) wait(ctx context.Context, calls []call.Call, results *server.Results) {
 	var list []*waiting
 	var index []int
 	var answers []chan *pb.Result
 	for i := range calls {
 		if calls[i].Origin != call.API || !results.MayWait(i) {
+			if calls[i].Unanswered {
+				r.withdraw(&calls[i])
+			}
 			continue
 		}
 		var left time.Duration

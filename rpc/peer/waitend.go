@@ -26,11 +26,6 @@ func (w *waiting) miss() {
 // and may withdraw, because this member has left there.
 func (w *waiting) newAttempt() {
 	w.miss()
-	w.nextAttempt()
-}
-
-// nextAttempt makes what comes next another attempt: the one before was withdrawn.
-func (w *waiting) nextAttempt() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.call.Attempt, w.asked = requestid.NextMemberAttempt(w.call.Attempt), false

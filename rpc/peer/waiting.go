@@ -60,11 +60,14 @@ const (
 func (r *Router) newWaiting(c *call.Call, waited, left time.Duration) *waiting {
 	now := r.owners.Clock()
 	w := &waiting{router: r, call: *c, began: now - max(waited, 0)}
-	w.call.TakesSlice, w.call.Expired, w.call.Trace = false, false, nil
+	w.call.TakesSlice, w.call.Expired, w.call.Unanswered, w.call.Trace = false, false, false, nil
 	if w.call.RequestID == "" {
 		w.call.RequestID = r.local.NewID()
 	}
 	number(&w.call)
+	if c.Unanswered {
+		w.newAttempt()
+	}
 	bound := time.Duration(limiter.MaxMaxWait)
 	if maxWait := c.MaxWait(); maxWait != nil {
 		bound = min(bound, maxWait.AsDuration())

@@ -61,7 +61,7 @@ func problemOf(e *pb.Error) *problem {
 	p := &problem{code: codeERR, message: e.GetMessage()}
 	what := "" // by the names of the HTTP API
 	switch codes.Code(e.GetCode()) {
-	case codes.InvalidArgument, codes.FailedPrecondition, codes.Canceled:
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.Canceled, codes.Aborted:
 	case codes.NotFound:
 		what = server.ReasonUnknownReservation
 	case codes.AlreadyExists:

@@ -125,7 +125,7 @@ func Describe(err error) *pb.Error {
 	case errors.Is(err, limiter.ErrConflict):
 		code = codes.AlreadyExists
 	case errors.Is(err, limiter.ErrWithdrawn): // the caller has given up: nobody decides instead
-		code = codes.Canceled
+		code = codes.Aborted
 	default:
 		if st, ok := grpcstatus.FromError(err); ok {
 			return describeStatus(st)

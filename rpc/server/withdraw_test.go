@@ -29,7 +29,7 @@ func TestWithdrawal(t *testing.T) {
 	}{
 		{"reserve", sending(q, 1), "r allowed"},
 		{"withdrawal", sending(back, 1), "r cancelled"},
-		{"a late copy", sending(q, 1), "Canceled"},
+		{"a late copy", sending(q, 1), "Aborted"},
 		{"a retry", sending(q, 2), "r allowed"},
 		{"a second withdrawal", sending(back, 1), "r cancelled"},
 		{"settle of the retry", item(&pb.SettleRequest{Key: "acme/alice", RequestId: "r"}), "r settled"},
@@ -66,7 +66,7 @@ func TestWithdrawalOfCheck(t *testing.T) {
 		{"withdrawal under another key", withdrawal("acme/bob", q), "InvalidArgument withdrawn.key", 1},
 		{"withdrawal in an unknown tier", withdrawal("acme/alice", &pb.CheckRequest{Key: "acme/alice", Tier: "gold"}), "InvalidArgument tier", 1},
 		{"withdrawal", withdrawal("acme/alice", q), "c cancelled", 5},
-		{"a late copy", attempt(1), "Canceled", 5},
+		{"a late copy", attempt(1), "Aborted", 5},
 		{"another check", item(&pb.CheckRequest{Key: "acme/alice", Tier: "watched", RequestId: "d"}), "d allowed", 5},
 		{"a retry", attempt(2), "c allowed", 1},
 		{"withdrawal again", withdrawal("acme/alice", q), "c cancelled", 1},

@@ -94,6 +94,9 @@ type Call struct {
 	// Attempt identifies one attempt of a check or a reserve. A cancel with an attempt
 	// withdraws only that one. 0: none.
 	Attempt uint64
+	// Unanswered means that a member may have charged Attempt of a check or a reserve that was denied or
+	// failed, and whose answer did not come. The router sets it.
+	Unanswered bool
 	// Asker numbers who has the stream that the call came by. 0: it came by another API of
 	// this member.
 	Asker uint32
