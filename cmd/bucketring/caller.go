@@ -171,7 +171,11 @@ func (c *apiCall) rejection(cmd *cobra.Command, server string, a *responseRecord
 		return errorWithHint(fmt.Errorf("%s did not answer: %s", server, status.Convert(err).Message()),
 			tlsHintOf(err, c.tls.used, noAnswerHint(status.Code(err) == codes.DeadlineExceeded)))
 	}
-	return errorWithHint(fmt.Errorf("%s: %w", server, err), "check that this is the gRPC address of a node of the same version")
+	text := status.Convert(err).Message()
+	if strings.HasPrefix(text, "unexpected HTTP status code") { // grpc-go adds the page that came
+		return errorWithHint(errors.New(server+" answers HTTP, but no gRPC"), "give the gRPC address of a node, whose port is 6471 by default")
+	}
+	return errorWithHint(fmt.Errorf("%s: %s", server, text), "check that this is the gRPC address of a node of the same version")
 }
 
 // remoteService forwards calls to a node, and keeps its last answer.
