@@ -238,7 +238,8 @@ func (r *Router) accept(ctx *link.DeadlineContext, f *forward, result *pb.Result
 		return
 	}
 	if result.GetError() == nil && route == nil && !isAnswerWithoutRoute(f.Kind, result) || isUnknownCount(f, result) {
-		r.fallBack(f, causeBroken) // no answer to this call: the member has another version
+		f.unanswered = true // this is no answer to the call: the member has another version
+		r.fallBack(f, causeBroken)
 		return
 	}
 	if route != nil && !f.toDecider { // which has a route of its own

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/rpc/internal/call"
@@ -217,8 +219,9 @@ func (r *Router) reportBatch(ctx context.Context, batch []reported) (delivered, 
 		err := replayed(true, results.Get(i))
 		_, final := outbox.ReasonOf(err)
 		switch {
-		case err == nil:
+		case err == nil && code(results.Get(i)) == codes.OK:
 			delivered++
+		case err == nil: // withdrawn
 		case final:
 			lost++
 		default:

@@ -4,6 +4,7 @@ package peer
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strconv"
 	"testing"
@@ -103,8 +104,8 @@ func TestDeniedByTheNextOwner(t *testing.T) {
 	}
 }
 
-// TestWaitAtTheNextOwner: if the next owner lets a call wait, it waits as another attempt than the one that a
-// former owner may have charged. Both are withdrawn when the caller goes.
+// TestWaitAtTheNextOwner: an attempt that a former owner may have charged is withdrawn when the caller of a
+// call that waits at the next one goes, as are those that were made since.
 func TestWaitAtTheNextOwner(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 3)
@@ -139,14 +140,45 @@ func TestWaitAtTheNextOwner(t *testing.T) {
 	}
 }
 
-// TestWaitOfUnansweredCall: a call that a member may have charged waits as another attempt, also if the
-// member that denies it is this one.
+// TestWaitOfUnansweredCall: a call that a member may have charged waits as the same attempt, which the owner
+// need not list beside another one. It is withdrawn if the call is not admitted.
 func TestWaitOfUnansweredCall(t *testing.T) {
 	n := newNode(t, "a", &clock{})
 	c := call.Of(&pb.CheckRequest{Key: "acme", RequestId: "r"})
 	c.Attempt, c.Unanswered = 77, true
 	w := n.newWaiting(&c, 0, 0)
-	if again := requestid.NextMemberAttempt(77); w.call.Attempt != again || w.call.Unanswered || !slices.Equal(w.missedAttempts(), []uint64{77}) {
-		t.Errorf("the call waits as attempt %d, and %d are missed, want %d, and 77", w.call.Attempt, w.missedAttempts(), again)
+	if w.call.Attempt != 77 || w.call.Unanswered || !slices.Equal(w.missedAttempts(), []uint64{77}) {
+		t.Errorf("the call waits as attempt %d, and %d are missed, want 77", w.call.Attempt, w.missedAttempts())
+	}
+}
+
+// TestWaitWhileTheHeirIsSilent: a call that was admitted in line, and that the owner may not answer because
+// its heir is silent, is asked again and again. When its caller goes, nothing stays charged: the owner
+// can list all attempts.
+func TestWaitWhileTheHeirIsSilent(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 2, func(o *Options) { o.Timeout = 200 * time.Millisecond })
+	owner, other := nodes[1], nodes[0]
+	key := owner.ownedBy(0)
+	ctx := waittest.Context(t, testWait)
+	owner.reserveSoon(ctx, key, "a").want(t, "a", pb.Outcome_OUTCOME_ALLOWED)
+	waiting, leave := context.WithCancel(ctx)
+	answered := other.reserveSoon(waiting, key, "b")
+	owner.wantWaiting(1)
+	owner.owners.waits.Store(true)
+	owner.owners.durable.Store(0)
+	if _, err := owner.local.Settle(ctx, &pb.SettleRequest{Key: key, RequestId: "a"}); err != nil {
+		t.Fatalf("Settle() = %v", err)
+	}
+	const asks = 6 // more attempts than a reservation lists
+	waittest.Until(t, "the call to be asked again and again", func() bool {
+		return other.metric("bucketring_fallbacks_total") >= asks
+	})
+	leave()
+	<-answered.done
+	owner.owners.durable.Store(math.MaxUint64)
+	waittest.Until(t, "the outbox to be empty", func() bool { return other.Status().Outbox == 0 })
+	if used := owner.used(key, waits, "concurrent"); used != 0 {
+		t.Errorf("%d slots are held for a caller that has gone, want none", used)
 	}
 }

@@ -44,7 +44,7 @@ func (w *waiting) again() {
 		began := r.owners.Clock()
 		result, mayWait, unanswered := w.askOnce()
 		if unanswered {
-			if w.newAttempt(); w.hasGone() {
+			if w.miss(); w.hasGone() { // it goes on as the same attempt, which nobody withdraws meanwhile
 				break
 			}
 		}
@@ -70,10 +70,12 @@ func (w *waiting) again() {
 	w.withdraw(w.missedAttempts())
 }
 
-// pause waits for a moment. It returns false if this member leaves.
+// pause waits for a moment, unless the caller goes. It returns false if this member leaves.
 func (w *waiting) pause(d time.Duration) bool {
 	select {
 	case <-time.After(d):
+		return true
+	case <-w.gone:
 		return true
 	case <-w.router.drain:
 		return false

@@ -32,16 +32,19 @@ func (w *waiting) newAttempt() {
 }
 
 func (w *waiting) hasGone() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.gone
+	select {
+	case <-w.gone:
+		return true
+	default:
+		return false
+	}
 }
 
 // end gives the caller the result. What may be charged all the same is taken back: if the
 // caller has gone, or if the call is not admitted in the end.
 func (w *waiting) end(result *pb.Result) {
 	w.mu.Lock()
-	gone, attempt := w.gone, w.call.Attempt
+	gone, attempt := w.hasGone(), w.call.Attempt
 	if !gone {
 		w.result = result
 	}
@@ -67,7 +70,9 @@ func (w *waiting) callerGone() *pb.Result {
 		defer w.mu.Unlock()
 		return w.result
 	}
-	w.gone = true
+	if !w.hasGone() {
+		close(w.gone)
+	}
 	leave := w.leave
 	if w.timer != nil {
 		w.timer.Stop()

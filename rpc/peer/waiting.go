@@ -30,7 +30,8 @@ type waiting struct {
 	fromMember bool
 	done       func(*pb.Result) // gets the result, once, unless the caller has gone
 
-	restarts int // how often it was asked again; of one goroutine at a time
+	gone     chan struct{} // closed when the caller has gone, with mu locked
+	restarts int           // how often it was asked again; of one goroutine at a time
 
 	mu     sync.Mutex  // also guards call.Attempt
 	turn   int         // how often it began to wait
@@ -38,7 +39,6 @@ type waiting struct {
 	at     *peer       // the member where it waits; nil: this one, or none
 	leave  func()      // where it waits now
 	timer  *time.Timer // ends a turn at another member
-	gone   bool        // the caller is
 	asked  bool        // another member may have decided call.Attempt
 	missed []uint64    // attempts that another member may have decided, and whose answers did not come
 	result *pb.Result  // that the caller got
@@ -59,14 +59,14 @@ const (
 // what is left of the deadline of its caller, less what its answer takes; 0: it has none.
 func (r *Router) newWaiting(c *call.Call, waited, left time.Duration) *waiting {
 	now := r.owners.Clock()
-	w := &waiting{router: r, call: *c, began: now - max(waited, 0)}
+	w := &waiting{router: r, call: *c, began: now - max(waited, 0), gone: make(chan struct{})}
 	w.call.TakesSlice, w.call.Expired, w.call.Unanswered, w.call.Trace = false, false, false, nil
 	if w.call.RequestID == "" {
 		w.call.RequestID = r.local.NewID()
 	}
 	number(&w.call)
 	if c.Unanswered {
-		w.newAttempt()
+		w.miss()
 	}
 	bound := time.Duration(limiter.MaxMaxWait)
 	if maxWait := c.MaxWait(); maxWait != nil {
@@ -153,7 +153,7 @@ func (w *waiting) askMember(owner *memberConn, now time.Duration) {
 // caller has gone.
 func (w *waiting) setLeave(turn int, leave func()) {
 	w.mu.Lock()
-	ended := w.gone || w.turn != turn || w.over
+	ended := w.hasGone() || w.turn != turn || w.over
 	if !ended {
 		w.leave = leave
 	}

@@ -437,9 +437,9 @@ func TestWaitWhileTheOwnerPauses(t *testing.T) {
 	other.table.Load().member(owner.name).peer.waits.Close() // as if the stream had ended
 	to := other.table.Load().member(owner.name)
 	to.peer.waits = await.New(func(ctx context.Context) (await.Stream, error) { return other.openWaits(ctx, to.peer.conn, to.Member) })
-	time.Sleep(time.Second) // it is asked, and decided in fallback, which withdraws it
+	time.Sleep(time.Second) // it is asked, and denied in fallback
 	owner.listener.setFrozen(false)
-	time.Sleep(500 * time.Millisecond) // the withdrawal has arrived
+	time.Sleep(500 * time.Millisecond) // what it was asked has arrived
 	owner.settle(key, "a")
 	waiting.want(t, "b", pb.Outcome_OUTCOME_ALLOWED)
 }

@@ -114,7 +114,7 @@ func MayBeDecided(err error) bool {
 	if _, unsent := errors.AsType[*unsentError](err); unsent {
 		return false
 	}
-	return errors.Is(err, ErrTimeout) || errors.Is(err, ErrBroken) || errors.Is(err, ErrClosed) || errors.Is(err, context.Canceled)
+	return errors.Is(err, ErrTimeout) || errors.Is(err, ErrBroken) || errors.Is(err, ErrClosed) || errors.Is(err, ErrAnswer) || errors.Is(err, context.Canceled)
 }
 
 // IsSlow reports whether err is an ErrTimeout, and the member has answered other calls
