@@ -22,8 +22,8 @@ const (
 )
 
 // layouts are how the tags of a check share attemptBits: room for so many, of so many bits, and
-// how many different ones there are. A tag of 0 bits is none. Each number of tags is a divisor of the
-// next, so that a tag of one layout says which one it is in those before.
+// how many different ones there are. No tag is 0. Each number of tags is a divisor of the next, so
+// that the tag of an attempt in one layout says which it has in those before.
 var layouts = [...]struct{ room, bits, tags uint32 }{{3, 6, 63}, {2, 9, 63 * 8}, {1, attemptBits, attemptTags}}
 
 // widest is the layout for one attempt.
@@ -34,13 +34,13 @@ func (c checkAttempts) layout() uint32 { return uint32(c >> attemptBits) }
 // none reports whether no attempt is listed.
 func (c checkAttempts) none() bool { return c&(1<<attemptBits-1) == 0 }
 
-// at returns the tag in a place, and 1 more: 0 is none.
+// at returns the tag in a place, 0 if there is none.
 func (c checkAttempts) at(place uint32) uint32 {
 	bits := layouts[c.layout()].bits
 	return uint32(c) >> (place * bits) & (1<<bits - 1)
 }
 
-// find returns the place of a tag, or of 0 for a place without one; -1 if there is none.
+// find returns the first place with a tag, or without one if tag is 0; -1 if there is none.
 func (c checkAttempts) find(tag uint32) int {
 	for place := range layouts[c.layout()].room {
 		if c.at(place) == tag {
@@ -50,7 +50,7 @@ func (c checkAttempts) find(tag uint32) int {
 	return -1
 }
 
-// tag returns the tag of an attempt as at returns it.
+// tag returns the tag of an attempt in the layout of c.
 func (c checkAttempts) tag(attempt uint32) uint32 { return attempt%layouts[c.layout()].tags + 1 }
 
 // with returns c with another attempt. ok is false if there is no room for it.
@@ -61,13 +61,15 @@ func (c checkAttempts) with(attempt uint32) (_ checkAttempts, ok bool) {
 	if c.find(c.tag(attempt)) >= 0 {
 		return c, true
 	}
-	for c.find(0) < 0 {
+	for {
+		if free := c.find(0); free >= 0 {
+			return c.put(free, attempt), true
+		}
 		if c.layout() == 0 {
 			return c, false
 		}
 		c = c.smaller()
 	}
-	return c.put(c.find(0), attempt), true
 }
 
 // without returns c without an attempt; found is false if it is not listed.

@@ -15,11 +15,15 @@ var (
 	// The library numbers lines from 0 in errors of its parser, and from 1 in those
 	// of its scanner. These are errors of the parser.
 	lineFromZero = regexp.MustCompile(`^did not find expected (<|key|node content|'-' indicator|',')`)
+	// The first line of a text of several lines ends so.
+	blockText = regexp.MustCompile(`[|>][0-9+-]*$`)
 )
+
+const tabHint = "YAML does not allow tabs for indentation, write spaces"
 
 // syntaxHints say what to do about errors of the YAML library.
 var syntaxHints = []struct{ message, hint string }{
-	{"found a tab character", "YAML does not allow tabs for indentation, write spaces"},
+	{"found a tab character", tabHint},
 	{"did not find expected ',' or", "a comma between two fields or the closing bracket is missing"},
 	{"mapping values are not allowed", "write each key on a line of its own, and a text that has a colon and a space in quotes"},
 	{"found character that cannot start any token", "put a text that begins with @, % or ` in quotes"},
@@ -50,8 +54,9 @@ func (r *Reader) syntaxError(f *file, err error) {
 		}
 	}
 	text, _ := f.line(line)
-	column := 1 + len(text) - len(strings.TrimLeft(text, " \t"))
-	if hint := hintFor(message, text[:column-1]); hint != "" {
+	indented := indentation(text)
+	column := 1 + len(indented)
+	if hint := hintFor(message, indented); hint != "" {
 		message += ": " + hint
 	}
 	if m := unknownAnchor.FindStringSubmatch(message); m != nil { // without a line
@@ -65,9 +70,10 @@ func (r *Reader) syntaxError(f *file, err error) {
 	r.add(f, line, column, "", "is not valid YAML: %s", message)
 }
 
-func hintFor(message, indentation string) string {
-	if strings.Contains(indentation, "\t") {
-		return syntaxHints[0].hint
+// hintFor returns what to do about an error in a line with an indentation; "" if nothing is known.
+func hintFor(message, indented string) string {
+	if strings.Contains(indented, "\t") {
+		return tabHint
 	}
 	for _, h := range syntaxHints {
 		if strings.HasPrefix(message, h.message) {
@@ -77,19 +83,18 @@ func hintFor(message, indentation string) string {
 	return ""
 }
 
+func indentation(text string) string { return text[:len(text)-len(strings.TrimLeft(text, " \t"))] }
+
 // tabbed returns the first line from one on whose indentation has a tab. The library names the
 // line before. Without such a line it is the line itself.
 func (f *file) tabbed(line int) int {
 	for i, text := range f.lines[line-1:] {
-		if strings.Contains(text[:len(text)-len(strings.TrimLeft(text, " \t"))], "\t") {
+		if strings.Contains(indentation(text), "\t") {
 			return line + i
 		}
 	}
 	return line
 }
-
-// The first line of a text of several lines ends so.
-var blockText = regexp.MustCompile(`[|>][0-9+-]*$`)
 
 // misindented returns the first line whose indentation is that of no line above, of a mapping or a list
 // that begins in a line; 0 if there is none.

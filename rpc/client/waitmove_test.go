@@ -122,22 +122,29 @@ func TestAllNodesOfWaitingCallDie(t *testing.T) {
 	})
 }
 
+// changeOwner has node a, where calls wait, drained after a time. For a second from then on calls are denied
+// in fallback, and half a second after a call waits again it is admitted.
+func changeOwner(t scene, after time.Duration) *fakeLine {
+	line := fill(t)["a"]
+	start := time.Now()
+	t.check = func(r *pb.CheckRequest) *pb.Decision {
+		d := full(r.GetRequestId(), r.GetMaxWait())
+		if since := time.Since(start); since >= after && since < after+time.Second {
+			d.Route, d.MayWait = pb.Route_ROUTE_FALLBACK, false
+		}
+		return d
+	}
+	time.AfterFunc(after, func() {
+		line.admits(time.Second / 2)
+		t.nodes["a"].drain()
+	})
+	return line
+}
+
 // A denial in fallback while the next owner takes over does not end the wait.
 func TestFallbackWhileOwnerChanges(t *testing.T) {
 	runBoth(t, client.Options{}, []string{"a"}, func(t scene) {
-		line := fill(t)["a"]
-		start := time.Now()
-		t.check = func(r *pb.CheckRequest) *pb.Decision {
-			d := full(r.GetRequestId(), r.GetMaxWait())
-			if after := time.Since(start); after >= 2*time.Second && after < 3*time.Second {
-				d.Route, d.MayWait = pb.Route_ROUTE_FALLBACK, false
-			}
-			return d
-		}
-		time.AfterFunc(2*time.Second, func() {
-			line.admits(time.Second / 2)
-			t.nodes["a"].drain()
-		})
+		line := changeOwner(t, 2*time.Second)
 		d, err := t.c.Check(t.Context(), client.Call{Key: "k"})
 		if err != nil || !d.Allowed() || d.Waited < 3500*time.Millisecond || d.Waited > 4500*time.Millisecond {
 			t.Errorf("Check() = %+v, %v, want an admission about half a second after the next owner took over", d, err)
@@ -150,15 +157,7 @@ func TestFallbackWhileOwnerChanges(t *testing.T) {
 // withdraws it there, which the client does not know: that must not withdraw a later one.
 func TestAttemptsWhileOwnerChanges(t *testing.T) {
 	runRing(t, client.Options{}, []string{"a"}, func(t scene) {
-		line := fill(t)["a"]
-		start := time.Now()
-		t.check = func(r *pb.CheckRequest) *pb.Decision {
-			d := full(r.GetRequestId(), r.GetMaxWait())
-			if after := time.Since(start); after >= time.Second && after < 2*time.Second {
-				d.Route, d.MayWait = pb.Route_ROUTE_FALLBACK, false
-			}
-			return d
-		}
+		line := changeOwner(t, time.Second)
 		var mu sync.Mutex
 		var attempts []uint64
 		t.nodes["a"].batches(func(b *pb.Batch, _ *pb.Answers) {
@@ -169,10 +168,6 @@ func TestAttemptsWhileOwnerChanges(t *testing.T) {
 					attempts = append(attempts, item.GetAttempt())
 				}
 			}
-		})
-		time.AfterFunc(time.Second, func() {
-			line.admits(time.Second / 2)
-			t.nodes["a"].drain()
 		})
 		if d, err := t.c.Check(t.Context(), client.Call{Key: "k"}); err != nil || !d.Allowed() {
 			t.Fatalf("Check() = %+v, %v, want an admission", d, err)

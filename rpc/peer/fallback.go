@@ -125,26 +125,29 @@ func (r *Router) enqueue(item *pb.Item) (rejected *pb.Result) {
 	return nil
 }
 
-// withdraw takes an attempt of a check or a reserve back at the owner. If the outbox is full,
+// withdraw takes the attempt of a check or a reserve back at the owner. If the outbox is full,
 // a reservation that is held there ends with its lease, and the charge of a check stays.
-func (r *Router) withdraw(c *call.Call) { _ = r.outbox.Put(c.Withdrawal()) }
+func (r *Router) withdraw(c *call.Call) {
+	if c.Attempt != 0 { // else it would cancel the call, whoever made it
+		_ = r.outbox.Put(c.Withdrawal())
+	}
+}
 
 // deliver sends an item of the outbox to its owner. Its error has a gRPC status.
 func (r *Router) deliver(ctx context.Context, item *pb.Item) error {
 	results := r.Do(ctx, []call.Call{call.FromItem(item, call.Outbox)})
 	defer results.Release()
-	return replayed(item.GetReplay(), results.Get(0))
-}
-
-// replayed returns why the owner did not take a call of the outbox. The replay of an attempt that was
-// withdrawn is done: nobody has its answer. Sent again after the owner has forgotten the withdrawal, it
-// would be charged.
-func replayed(replay bool, result *pb.Result) error {
-	if replay && code(result) == codes.Aborted {
+	result := results.Get(0)
+	if item.GetReplay() && isWithdrawn(result) {
 		return nil
 	}
 	return server.ErrorOf(result)
 }
+
+// isWithdrawn reports whether the attempt of a call was withdrawn before the owner got it. A replay is
+// done then: nobody has its answer. Sent again after the owner has forgotten the withdrawal, it
+// would be charged.
+func isWithdrawn(result *pb.Result) bool { return code(result) == codes.Aborted }
 
 // ownerOfItem returns the member to which the outbox would deliver a call now.
 func (r *Router) ownerOfItem(item *pb.Item) string {

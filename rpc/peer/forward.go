@@ -123,9 +123,14 @@ func (r *Router) decideHere(limited *link.DeadlineContext, f *forward) {
 
 // number gives a check or a reserve the id of an attempt, by which it can be withdrawn.
 func number(c *call.Call) {
-	if (c.Kind == call.Check || c.Kind == call.Reserve) && c.Attempt == 0 && c.Origin != call.Outbox {
+	if isWithdrawable(c) && c.Attempt == 0 {
 		c.Attempt = requestid.NextAttempt(0)
 	}
+}
+
+// isWithdrawable reports whether an attempt of a call can be withdrawn.
+func isWithdrawable(c *call.Call) bool {
+	return (c.Kind == call.Check || c.Kind == call.Reserve) && c.Origin != call.Outbox
 }
 
 // startAt sends f to a member that may be its owner.
@@ -193,7 +198,7 @@ func (r *Router) advance(ctx *link.DeadlineContext, f *forward, block bool) {
 
 // mayBeCharged reports whether a member may have charged f, whose caller learns of no admission.
 func (f *forward) mayBeCharged() bool {
-	return f.unanswered && f.Attempt != 0 && (f.Kind == call.Check || f.Kind == call.Reserve) && f.Origin != call.Outbox && !isAdmitted(f.result)
+	return f.unanswered && isWithdrawable(f.Call) && !isAdmitted(f.result)
 }
 
 // complete makes the result of f the answer to its caller.

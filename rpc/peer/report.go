@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/bucketring/bucketring/cluster/continuity"
 	"github.com/bucketring/bucketring/internal/notify"
 	"github.com/bucketring/bucketring/rpc/internal/call"
@@ -216,12 +214,13 @@ func (r *Router) reportBatch(ctx context.Context, batch []reported) (delivered, 
 	results := r.Do(limited, calls)
 	defer results.Release()
 	for i, one := range sent {
-		err := replayed(true, results.Get(i))
+		result := results.Get(i)
+		err := server.ErrorOf(result)
 		_, final := outbox.ReasonOf(err)
 		switch {
-		case err == nil && code(results.Get(i)) == codes.OK:
+		case err == nil:
 			delivered++
-		case err == nil: // withdrawn
+		case isWithdrawn(result):
 		case final:
 			lost++
 		default:

@@ -6,7 +6,6 @@ import (
 	"context"
 	"math"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +22,8 @@ import (
 
 // asAttempt returns a context for a unary call that a client makes as an attempt.
 func asAttempt(ctx context.Context, attempt uint64) context.Context {
-	return metadata.NewIncomingContext(ctx, metadata.Pairs("bucketring-attempt", strconv.FormatUint(attempt, 16)))
+	sent, _ := metadata.FromOutgoingContext(requestid.WithAttempt(ctx, attempt))
+	return metadata.NewIncomingContext(ctx, sent)
 }
 
 // withdrawn reports whether n remembers that an attempt of a call was withdrawn. If not, the call is
@@ -65,24 +65,11 @@ func TestReplayOfWithdrawnAttempt(t *testing.T) {
 
 // movedKey returns a key that asked takes for one of first, which leaves it to next.
 func movedKey(asked, first, next *node) string {
-	first.see(asked, next)
 	next.see(asked, next)
 	for i := 0; ; i++ {
-		if key := asked.keyOf(first, i); next.mine(next.table.Load(), ring.PartitionOf(key), 0) {
+		if key := first.ownedBy(i); next.mine(next.table.Load(), ring.PartitionOf(key), 0) {
+			first.see(asked, next)
 			return key + "/u"
-		}
-	}
-}
-
-// keyOf returns a key that n takes for one of owner, with a different one for each i.
-func (n *node) keyOf(owner *node, i int) string {
-	v := n.table.Load()
-	for j := 0; ; j++ {
-		key := "moved" + strconv.Itoa(j)
-		if m := n.ownerOf(v, ring.PartitionOf(key)); m != nil && m.Name == owner.name {
-			if i--; i < 0 {
-				return key
-			}
 		}
 	}
 }

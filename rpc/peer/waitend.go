@@ -114,13 +114,13 @@ func (w *waiting) missedAttempts() []uint64 {
 // withdraw takes back attempts that an owner may have charged.
 func (w *waiting) withdraw(attempts []uint64) {
 	for i, attempt := range attempts {
-		if attempt == 0 || slices.Contains(attempts[:i], attempt) {
+		if slices.Contains(attempts[:i], attempt) {
 			continue
 		}
 		w.mu.Lock()
 		c := w.call
 		w.mu.Unlock()
 		c.Attempt = attempt
-		_ = w.router.outbox.Put(c.Withdrawal()) // an error: a reservation ends with its lease
+		w.router.withdraw(&c)
 	}
 }
